@@ -1,0 +1,27 @@
+/** Resources of prlimit(2) by name, for x86-64 and arm64. */
+export const RLIMITS = {
+  RLIMIT_CPU: 0,
+  RLIMIT_FSIZE: 1,
+  RLIMIT_DATA: 2,
+  RLIMIT_STACK: 3,
+  RLIMIT_CORE: 4,
+  RLIMIT_RSS: 5,
+  RLIMIT_NPROC: 6,
+  RLIMIT_NOFILE: 7,
+  RLIMIT_MEMLOCK: 8,
+  RLIMIT_AS: 9,
+  RLIMIT_LOCKS: 10,
+  RLIMIT_SIGPENDING: 11,
+  RLIMIT_MSGQUEUE: 12,
+  RLIMIT_NICE: 13,
+  RLIMIT_RTPRIO: 14,
+  RLIMIT_RTTIME: 15,
+} as const;
+
+/** No limit. */
+export const RLIM_INFINITY = 0xffff_ffff_ffff_ffffn;
+
+/** The number of a resource such as "RLIMIT_NOFILE", or undefined if there is none of that name. */
+export function rlimitNumber(name: string): number | undefined {
+  return new Map<string, number>(Object.entries(RLIMITS)).get(name);
+}
