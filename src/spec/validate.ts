@@ -1,0 +1,104 @@
+import { capabilityNumber } from "../linux/capabilities.ts";
+import { parseMountOptions } from "../linux/mount-options.ts";
+import { sysctlNamespace, sysctlPath } from "../linux/sysctls.ts";
+import { type Fault, pointerTo } from "./shape.ts";
+import type { NamespaceType, Spec } from "./spec.ts";
+
+export interface ValidateOptions {
+  /** The container is to be created and started from it: `root` and `process.args` are needed, too. */
+  runnable?: boolean;
+}
+
+/**
+ * What the parts of a sound Spec ask for that cannot be had together. Most of it would change the host instead of
+ * the container, as there is no namespace to hold it.
+ */
+export function validate(spec: Spec, { runnable = false }: ValidateOptions = {}): Fault[] {
+  const faults: Fault[] = [];
+  const { linux = {}, mounts = [] } = spec;
+  const has = (type: NamespaceType) => linux.namespaces?.some((namespace) => namespace.type === type) ?? false;
+  const isNew = (type: NamespaceType) => has(type) && !isJoined(spec, type);
+  const fault = (message: string, ...tokens: (string | number)[]) =>
+    faults.push({ pointer: pointerTo(tokens), message });
+  const needs = (type: NamespaceType, present: unknown, ...tokens: (string | number)[]) => {
+    if (present && !has(type)) fault(`needs a namespace of type ${type} in /linux/namespaces`, ...tokens);
+  };
+
+  if (runnable) {
+    if (!spec.root) fault("is required", "root");
+    if (!spec.process) fault("is required", "process");
+    else if (!spec.process.args?.length) fault("must name the program to run", "process", "args");
+  }
+
+  needs("uts", spec.hostname, "hostname");
+  needs("uts", spec.domainname, "domainname");
+  needs("user", linux.uidMappings?.length, "linux", "uidMappings");
+  needs("user", linux.gidMappings?.length, "linux", "gidMappings");
+  needs("time", linux.timeOffsets?.boottime ?? linux.timeOffsets?.monotonic, "linux", "timeOffsets");
+  needs("network", Object.keys(linux.netDevices ?? {}).length, "linux", "netDevices");
+  needs("mount", linux.maskedPaths?.length, "linux", "maskedPaths");
+  needs("mount", linux.readonlyPaths?.length, "linux", "readonlyPaths");
+
+  for (const side of ["uidMappings", "gidMappings"] as const)
+    if (isNew("user") && !linux[side]?.length)
+      fault("is required for a new user namespace: without it nobody in there would be anybody", "linux", side);
+
+  for (const name of Object.keys(linux.sysctl ?? {})) {
+    const type = sysctlNamespace(sysctlPath(name) ?? "");
+    if (type === undefined) fault("is a setting of the whole machine: no namespace holds it", "linux", "sysctl", name);
+    else if (sysctlPath(name) === "kernel/hostname")
+      fault("has a field of its own: /hostname", "linux", "sysctl", name);
+    else needs(type, true, "linux", "sysctl", name);
+  }
+
+  mounts.forEach(({ options = [], source, uidMappings, gidMappings }, index) => {
+    const { bind, idmap, remount } = parseMountOptions(options);
+    const mapped = Boolean(uidMappings?.length && gidMappings?.length);
+    if (Boolean(uidMappings?.length) !== Boolean(gidMappings?.length))
+      fault(
+        "is required: user and group ids are mapped together",
+        "mounts",
+        index,
+        uidMappings?.length ? "gidMappings" : "uidMappings",
+      );
+    if ((mapped || idmap) && !bind) fault("must have bind or rbind for mapped ids", "mounts", index, "options");
+    if (idmap && !mapped && !has("user"))
+      fault(`has ${idmap}, which needs mappings or a user namespace`, "mounts", index, "options");
+    if (bind && !remount && !source) fault("is required for a bind mount", "mounts", index, "source");
+  });
+  return faults;
+}
+
+/** What a sound Spec says without effect, or in a way that is going out of use. */
+export function warningsOf(spec: Spec): Fault[] {
+  const warnings: Fault[] = [];
+  const { linux = {}, mounts = [] } = spec;
+  const warn = (message: string, ...tokens: (string | number)[]) =>
+    warnings.push({ pointer: pointerTo(tokens), message });
+
+  mounts.forEach(({ destination }, index) => {
+    if (!destination.startsWith("/")) warn("is relative: taken as relative to /", "mounts", index, "destination");
+  });
+  for (const [set, names = []] of Object.entries<string[] | undefined>({ ...spec.process?.capabilities }))
+    names.forEach((name, index) => {
+      if (capabilityNumber(name) === undefined)
+        warn(`${JSON.stringify(name)} is unknown and ignored`, "process", "capabilities", set, index);
+    });
+  if (linux.personality?.flags?.length)
+    warn("are ignored: the specification defines none", "linux", "personality", "flags");
+  if (linux.resources?.memory?.kernel !== undefined)
+    warn("is ignored: Linux has no such limit any more", "linux", "resources", "memory", "kernel");
+  if (linux.timeOffsets && isJoined(spec, "time"))
+    warn("are ignored: the clocks of a joined namespace are set already", "linux", "timeOffsets");
+  if ((linux.uidMappings || linux.gidMappings) && isJoined(spec, "user"))
+    warn(
+      "is ignored: the joined user namespace has its own",
+      "linux",
+      linux.uidMappings ? "uidMappings" : "gidMappings",
+    );
+  return warnings;
+}
+
+function isJoined({ linux }: Spec, type: NamespaceType): boolean {
+  return linux?.namespaces?.some((namespace) => namespace.type === type && namespace.path !== undefined) ?? false;
+}
