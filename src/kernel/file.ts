@@ -1,0 +1,100 @@
+import { call, tryCall } from "./syscall.ts";
+
+/** The kernel's current directory marker for *at calls. */
+export const AT_FDCWD = -100;
+export const AT_EMPTY_PATH = 0x1000;
+export const AT_SYMLINK_NOFOLLOW = 0x100;
+export const AT_REMOVEDIR = 0x200;
+
+export const O = {
+  RDONLY: 0,
+  WRONLY: 1,
+  RDWR: 2,
+  CREAT: 0o100,
+  EXCL: 0o200,
+  NOCTTY: 0o400,
+  TRUNC: 0o1000,
+  APPEND: 0o2000,
+  NONBLOCK: 0o4000,
+  // these two differ between x86-64 and arm64
+  DIRECTORY: process.arch === "arm64" ? 0o40000 : 0o200000,
+  NOFOLLOW: process.arch === "arm64" ? 0o100000 : 0o400000,
+  CLOEXEC: 0o2000000,
+  PATH: 0o10000000,
+} as const;
+
+/** How openat2(2) may resolve a path. */
+export const RESOLVE = { NO_XDEV: 1, NO_MAGICLINKS: 2, NO_SYMLINKS: 4, BENEATH: 8, IN_ROOT: 16 } as const;
+
+/** A NUL-terminated copy: what a path of raw bytes must be before the kernel sees it. */
+export function pathBytes(path: string | Uint8Array): Uint8Array | string {
+  if (typeof path === "string") return path;
+  const copy = new Uint8Array(path.length + 1);
+  copy.set(path);
+  return copy;
+}
+
+function openHow(flags: number, mode: number, resolve: number): Uint8Array {
+  const how = new BigUint64Array([BigInt(flags), BigInt(mode), BigInt(resolve)]);
+  return new Uint8Array(how.buffer);
+}
+
+/** openat2(2), close-on-exec. @throws ContainerError */
+export function openIn(
+  directory: number,
+  path: string | Uint8Array,
+  flags: number,
+  resolve: number,
+  mode = 0,
+): number {
+  return call("openat2", directory, pathBytes(path), openHow(flags | O.CLOEXEC, mode, resolve), 24);
+}
+
+/** openat2(2), close-on-exec; -errno where it fails. */
+export function tryOpenIn(
+  directory: number,
+  path: string | Uint8Array,
+  flags: number,
+  resolve: number,
+  mode = 0,
+): number {
+  return tryCall("openat2", directory, pathBytes(path), openHow(flags | O.CLOEXEC, mode, resolve), 24);
+}
+
+/** openat(2), close-on-exec. @throws ContainerError */
+export function open(path: string, flags: number, mode = 0): number {
+  return call("openat", AT_FDCWD, path, flags | O.CLOEXEC, mode);
+}
+
+/** close(2); EBADF would be a fault of ours, and is not hidden. */
+export function close(fd: number): void {
+  call("close", fd);
+}
+
+/** An anonymous file with these bytes, sealed against every change. @throws ContainerError */
+export function sealedFile(name: string, bytes: Uint8Array, executable = false): number {
+  const MFD_CLOEXEC = 1;
+  const MFD_ALLOW_SEALING = 2;
+  const MFD_NOEXEC_SEAL = 8;
+  const MFD_EXEC = 16;
+  // kernels before 6.3 know neither of the last two flags
+  let fd = tryCall(
+    "memfd_create",
+    name,
+    executable ? MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC : MFD_CLOEXEC | MFD_NOEXEC_SEAL,
+  );
+  if (fd < 0) fd = call("memfd_create", name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  for (let done = 0; done < bytes.length; ) done += call("write", fd, bytes.subarray(done), bytes.length - done);
+  const F_ADD_SEALS = 1033;
+  const SEALS = 1 | 2 | 4 | 8; // SEAL, SHRINK, GROW, WRITE
+  call("fcntl", fd, F_ADD_SEALS, SEALS);
+  return fd;
+}
+
+/** flock(2), exclusive. @returns false when `wait` is false and somebody else holds it */
+export function lock(fd: number, wait: boolean): boolean {
+  const result = tryCall("flock", fd, wait ? 2 : 2 | 4);
+  if (result === -11) return false;
+  if (result < 0) call("flock", fd, 2);
+  return true;
+}

@@ -1,0 +1,114 @@
+import { readFileSync } from "node:fs";
+import { ppid } from "node:process";
+import { ContainerError } from "../error.ts";
+import { addon } from "./addon.ts";
+import { call, kernelError, tryCall } from "./syscall.ts";
+
+export const POLLIN = 1;
+export const POLLOUT = 4;
+export const POLLHUP = 16;
+
+/**
+ * Starts an executable by descriptor (vfork, execveat), or by path where it may be a script: default signal dispositions, empty mask, our caller's soft
+ * RLIMIT_NOFILE. The child's descriptor i is descriptors[i]; -1 leaves it closed; all others are closed.
+ * @returns its pid @throws ContainerError
+ */
+export function spawn(file: number | string, argv: string[], env: string[], descriptors: number[]): number {
+  const pid = addon().spawn(file, argv, env, descriptors, callerNofile());
+  if (pid < 0) throw kernelError("vfork", -pid);
+  return pid;
+}
+
+/** JavaScript engines raise their own soft RLIMIT_NOFILE at start; the process that called us still has the one we got. */
+function callerNofile(): number {
+  const limits = new BigUint64Array(2);
+  if (tryCall("prlimit64", ppid, 7, null, new Uint8Array(limits.buffer)) < 0) return -1;
+  const soft = limits[0] ?? 0n;
+  return soft > 0xffffffffn ? -1 : Number(soft);
+}
+
+/** pidfd_open(2). @throws ContainerError; ESRCH when there is no such process */
+export function openProcess(pid: number): number {
+  return call("pidfd_open", pid, 0);
+}
+
+/** pidfd_send_signal(2). @returns false when the process has ended @throws ContainerError */
+export function signal(pidfd: number, number: number): boolean {
+  const result = tryCall("pidfd_send_signal", pidfd, number, null, 0);
+  if (result < 0 && result !== -3) throw kernelError("pidfd_send_signal", -result);
+  return result >= 0;
+}
+
+/** How a process ended: its exit status, or 128 + the signal that killed it, as a shell says it. */
+export interface Ending {
+  status: number;
+  signal: number;
+}
+
+/**
+ * Reaps our child. @returns undefined when it has not ended and `wait` is false
+ * @throws ContainerError ECHILD when it is not ours
+ */
+export function reap(pidfd: number, wait = true): Ending | undefined {
+  const info = new Int32Array(32);
+  const P_PIDFD = 3;
+  const WEXITED = 4;
+  const WNOHANG = 1;
+  let result: number;
+  do result = tryCall("waitid", P_PIDFD, pidfd, new Uint8Array(info.buffer), wait ? WEXITED : WEXITED | WNOHANG, null);
+  while (result === -4);
+  if (result < 0) throw kernelError("waitid", -result);
+  const code = info[2] ?? 0; // si_code
+  if ((info[4] ?? 0) === 0) return; // si_pid: nothing had ended
+  const status = info[6] ?? 0; // si_status (behind si_pid, si_uid at offset 16)
+  const CLD_EXITED = 1;
+  return code === CLD_EXITED ? { status, signal: 0 } : { status: 128 + status, signal: status };
+}
+
+/** Waits until one of the descriptors is ready; revents of each, all 0 after the deadline. -1 waits without limit. */
+export function wait(descriptors: number[], timeoutMs = -1, events?: number[]): number[] {
+  for (;;) {
+    const seen = addon().poll(descriptors, events ?? descriptors.map(() => POLLIN), timeoutMs);
+    if (typeof seen !== "number") return seen;
+    if (seen !== -4) throw kernelError("poll", -seen);
+  }
+}
+
+/** From now on each of these signals arrives as one byte (its number) on the descriptor returned. */
+export function catchSignals(numbers: number[]): number {
+  const fd = addon().catchSignals(numbers);
+  if (fd < 0) throw kernelError("pipe2", -fd);
+  return fd;
+}
+
+/** Field 22 of /proc/PID/stat: with the boot id it names a process for good, as a pid alone does not. undefined: gone. */
+export function startTime(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+  } catch {
+    return;
+  }
+}
+
+/** "Z" for a zombie; undefined when there is no such process. */
+export function processState(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return stat[stat.lastIndexOf(")") + 2];
+  } catch {
+    return;
+  }
+}
+
+/** The kernel's id of this boot. */
+export function bootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+}
+
+/** Waits for a process's end. @throws ContainerError ETIMEDOUT, saying what was waited for */
+export function awaitEnd(pidfd: number, what: string, timeoutMs: number): void {
+  const [seen] = wait([pidfd], timeoutMs);
+  if (seen === 0)
+    throw new ContainerError({ message: `${what} did not end within ${timeoutMs / 1000} s`, code: "ETIMEDOUT" });
+}
