@@ -1,0 +1,142 @@
+import { NAMESPACES } from "../linux/namespaces.ts";
+import type { Process } from "../spec/spec.ts";
+import { createCgroup, enterCgroup } from "./cgroup.ts";
+import type { Definition, ExecDefinition } from "./definition.ts";
+import { makeDevices, openDevices } from "./devices.ts";
+import { takeTurns } from "./encode.ts";
+import { hostHooks, initHooks, openHookStates } from "./hooks.ts";
+import type { Host } from "./host.ts";
+import { becomeRoot, mapIdentities } from "./identity.ts";
+import { limitResources, listMask, setMachineView } from "./limits.ts";
+import { mountFilesystems, openSources } from "./mounts.ts";
+import { cloneProcess, joinNamespaces, leaveCgroup, nameMachine, openNamespaces, shiftClocks } from "./namespaces.ts";
+import { connectNetwork, raiseLoopback } from "./network.ts";
+import { hidePaths } from "./paths.ts";
+import { dropPrivileges, filterSyscalls } from "./privileges.ts";
+import { execute, findExecutable } from "./process.ts";
+import { attachRoot, changeRoot, makeWorkingDirectory, openMappedRoot, openRoot } from "./rootfs.ts";
+import type { Plan, Step } from "./step.ts";
+import { setSysctls } from "./sysctl.ts";
+import { attachTerminal, openConsole } from "./terminal.ts";
+
+/** A container without a process of its own (OCI lets config.json leave it out) can be created, but not started. */
+const NO_PROCESS: Process = { cwd: "/" };
+
+/** The order of isolation. Read this to know what happens, and when. */
+export function compile(definition: Definition, host: Host): Plan {
+  const { spec, start, preserved, home } = definition;
+  const process = spec.process ?? NO_PROCESS;
+  const seccomp = spec.linux?.seccomp;
+  return takeTurns([
+    ...createCgroup(definition, host),
+    ...openRoot(definition),
+    ...openSources(definition),
+    ...openDevices(spec),
+    ...openNamespaces(spec),
+    ...openConsole(process, definition.console),
+    ...listenForStart(start),
+    ...startInit(preserved),
+
+    ...joinNamespaces(spec),
+    ...shiftClocks(spec),
+    ...cloneProcess(spec),
+
+    ...mapIdentities(spec),
+    ...openMappedRoot(definition),
+    ...enterCgroup(definition, host),
+    ...connectNetwork(definition),
+    ...hostHooks(spec, "prestart", "createRuntime"),
+    ...openHookStates(spec),
+
+    ...becomeRoot(spec),
+    ...leaveCgroup(spec),
+    ...newSession(definition),
+    ...raiseLoopback(definition),
+    ...attachRoot(spec),
+    ...mountFilesystems(definition, host),
+    ...makeDevices(spec),
+    ...makeWorkingDirectory(spec),
+    ...attachTerminal(process, true),
+    ...limitResources(process),
+    ...setSysctls(spec),
+    ...hidePaths(spec),
+    ...initHooks(spec, "createContainer"),
+    ...changeRoot(definition),
+    ...nameMachine(spec),
+    ...setMachineView(spec),
+    ...dropPrivileges(process, seccomp),
+    ...findExecutable(process),
+    ...waitForStart(start),
+    ...initHooks(spec, "startContainer"),
+    ...keepDescriptors(preserved),
+    ...filterSyscalls(process, seccomp, host),
+    ...execute(process, home),
+  ]);
+}
+
+/** A further process in a container that runs: the same steps, but everything is joined instead of made. */
+export function compileExec(definition: ExecDefinition, host: Host): Plan {
+  const { process, spec, cgroups, preserved, home } = definition;
+  const seccomp = spec.linux?.seccomp;
+  const namespaces = (spec.linux?.namespaces ?? []).map(({ type }) => type).filter((type) => type !== "user");
+  const types = [...namespaces, ...(spec.linux?.namespaces?.some(({ type }) => type === "user") ? (["user"] as const) : [])];
+  return takeTurns([
+    ...types.map((type): Step => ({ name: "openContainer", args: { slot: type, file: NAMESPACES[type].file }, from: "/spec/linux/namespaces" })),
+    { name: "openContainerRoot", args: { slot: "root" }, from: "/spec/root" },
+    ...openConsole(process, definition.console),
+    ...startInit(preserved),
+
+    ...affinity(process.execCPUAffinity?.initial, "initial"),
+    ...cgroups.map((path): Step => ({ name: "enterCgroup", args: { path }, from: "/spec/linux/cgroupsPath" })),
+    ...affinity(process.execCPUAffinity?.final, "final"),
+    ...types.map((type): Step => ({ name: "joinNamespace", args: { namespace: type, type: NAMESPACES[type].flag }, from: "/spec/linux/namespaces" })),
+    { name: "clone", args: { namespaces: 0 }, from: "/spec/process" },
+    { name: "dieWithParent", args: { signal: 9 }, from: "/spec/process" },
+
+    ...becomeRoot(spec),
+    { name: "newSession", args: {}, from: "/spec/process" },
+    ...attachTerminal(process, false),
+    ...limitResources(process),
+    ...(types.includes("mount") ? [] : [{ name: "changeRoot" as const, args: { root: "root" }, from: "/spec/root" }]),
+    { name: "closeSlot", args: { file: "root" }, from: "/spec/root" },
+    ...setMachineView(spec),
+    ...dropPrivileges(process, seccomp),
+    ...findExecutable(process),
+    { name: "dieWithParent", args: { signal: 0 }, from: "/spec/process" },
+    ...keepDescriptors(preserved),
+    ...filterSyscalls(process, seccomp, host),
+    ...execute(process, home),
+  ]);
+}
+
+function affinity(list: string | undefined, which: string): Step[] {
+  return list === undefined || list === ""
+    ? []
+    : [{ name: "setAffinity", args: { mask: listMask(list) }, from: `/spec/process/execCPUAffinity/${which}` }];
+}
+
+function listenForStart(start: Definition["start"]): Step[] {
+  return start === "later" ? [{ name: "listen", args: { slot: "start" }, from: "/spec" }] : [];
+}
+
+function startInit(preserved: number): Step[] {
+  return [{ name: "startInit", args: { preserved }, from: "/spec" }];
+}
+
+function newSession({ keyring }: Definition): Step[] {
+  const session: Step = { name: "newSession", args: {}, from: "/spec/process" };
+  return keyring === undefined ? [session] : [{ name: "joinKeyring", args: { name: keyring }, from: "/spec/process" }, session];
+}
+
+/** From here on the creator may go; the container is there for other commands. */
+function waitForStart(start: Definition["start"]): Step[] {
+  const alone: Step = { name: "dieWithParent", args: { signal: 0 }, from: "/spec" };
+  const record: Step = { name: "recordCreated", args: {}, from: "/spec" };
+  return start === "now"
+    ? [record, alone]
+    : [alone, record, { name: "awaitStart", args: { listener: "start", started: "starter" }, from: "/spec" }];
+}
+
+function keepDescriptors(preserved: number): Step[] {
+  return [{ name: "keepDescriptors", args: { count: preserved }, from: "/spec/process" }];
+}

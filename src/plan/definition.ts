@@ -1,0 +1,39 @@
+import type { Process, Spec } from "../spec/spec.ts";
+import type { EndpointArgs, UnionArgs } from "./step.ts";
+
+/** What compile turns into a plan: a spec, and what a spec cannot say. Names and addresses are chosen before. */
+export interface Definition {
+  id: string;
+  spec: Spec;
+  /** The directory that relative paths of the spec count from; absolute. */
+  bundle: string;
+  /** The layers of an image; without them the root is spec.root.path. */
+  root?: Omit<UnionArgs, "slot" | "idmapped">;
+  endpoint?: EndpointArgs;
+  /** HOME where the environment has none: from the root's passwd. */
+  home?: string;
+  /** Whether the process runs at once or waits for start. */
+  start: "now" | "later";
+  /** Descriptors from 3 on that are the container's. */
+  preserved: number;
+  /** Who gets the terminal's master: the owner of a socket, or the process that creates. Only with process.terminal. */
+  console?: { socket: string } | "creator";
+  /** Name of the session keyring; absent: the caller's is kept. */
+  keyring?: string;
+  /** chroot instead of pivot_root, for a root that is a ramfs. */
+  noPivot?: boolean;
+}
+
+/** A further process in a container that runs. */
+export interface ExecDefinition {
+  id: string;
+  process: Process;
+  /** The container's own spec: its namespaces, user mappings and seccomp filter hold for the process, too. */
+  spec: Spec;
+  /** The container's first process, by which its namespaces are found. */
+  pid: number;
+  cgroups: readonly string[];
+  home?: string;
+  preserved: number;
+  console?: { socket: string } | "creator";
+}

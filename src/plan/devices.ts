@@ -1,0 +1,97 @@
+import type { Device, Spec } from "../spec/spec.ts";
+import { isShared } from "./namespaces.ts";
+import { normalPath } from "./path.ts";
+import type { Step } from "./step.ts";
+
+/** The devices every container has: OCI config-linux.md, "Default Devices". [path, major, minor] */
+const DEFAULT_DEVICES = [
+  ["/dev/null", 1, 3],
+  ["/dev/zero", 1, 5],
+  ["/dev/full", 1, 7],
+  ["/dev/random", 1, 8],
+  ["/dev/urandom", 1, 9],
+  ["/dev/tty", 5, 0],
+] as const;
+
+const LINKS = [
+  ["/dev/fd", "/proc/self/fd"],
+  ["/dev/stdin", "/proc/self/fd/0"],
+  ["/dev/stdout", "/proc/self/fd/1"],
+  ["/dev/stderr", "/proc/self/fd/2"],
+] as const;
+
+const FILE_TYPE = { c: 0o020000, u: 0o020000, b: 0o060000, p: 0o010000 } as const;
+
+interface Wanted {
+  device: Device;
+  from: string;
+}
+
+function wantedDevices({ linux }: Spec): Wanted[] {
+  const given = (linux?.devices ?? []).map((device, at) => ({ device, from: `/spec/linux/devices/${at}` }));
+  const paths = new Set(given.map(({ device }) => normalPath(device.path)));
+  const defaults = DEFAULT_DEVICES.filter(([path]) => !paths.has(path)).map(
+    ([path, major, minor]): Wanted => ({ device: { type: "c", path, major, minor, fileMode: 0o666 }, from: "/spec/linux/devices" }),
+  );
+  return [...defaults, ...given];
+}
+
+/** A /dev of the host's is taken as it is. */
+function hasOwnDev({ mounts = [] }: Spec): boolean {
+  return !mounts.some(
+    ({ destination, type, options = [] }) =>
+      normalPath(destination) === "/dev" && (type === "bind" || options.includes("bind") || options.includes("rbind")),
+  );
+}
+
+/** In a user namespace no device can be made, so the host's nodes are bound: never those of the container's own tree. */
+export function openDevices(spec: Spec): Step[] {
+  if (isShared(spec, "user") || !hasOwnDev(spec)) return [];
+  return wantedDevices(spec).flatMap(({ device, from }): Step[] =>
+    device.type === "p"
+      ? []
+      : [
+          {
+            name: "openSource",
+            args: { path: device.path, recursive: false, set: 0, clear: 0, recursiveSet: 0, recursiveClear: 0, slot: device.path },
+            from,
+          },
+        ],
+  );
+}
+
+/** Devices and the links beside them, in the /dev that the spec mounted. */
+export function makeDevices(spec: Spec): Step[] {
+  if (!hasOwnDev(spec)) return [];
+  const bound = !isShared(spec, "user");
+  const devices = wantedDevices(spec).map(({ device, from }): Step => {
+    const path = normalPath(device.path);
+    if (bound && device.type !== "p")
+      return { name: "attachMount", args: { mount: device.path, root: "root", target: path }, from };
+    const { uid = 0, gid = 0, major = 0, minor = 0 } = device;
+    return {
+      name: "makeDevice",
+      args: {
+        root: "root",
+        path,
+        mode: FILE_TYPE[device.type] | ((device.fileMode ?? 0o666) & 0o7777),
+        device: deviceNumber(major, minor),
+        owner: (BigInt(uid) << 32n) | BigInt(gid),
+      },
+      from,
+    };
+  });
+  const links = [...LINKS, ...ptmx(spec)].map(
+    ([path, target]): Step => ({ name: "makeLink", args: { root: "root", path, target }, from: "/spec/linux/devices" }),
+  );
+  return [...devices, ...links];
+}
+
+function ptmx({ mounts = [] }: Spec): [string, string][] {
+  return mounts.some(({ destination }) => normalPath(destination) === "/dev/pts") ? [["/dev/ptmx", "pts/ptmx"]] : [];
+}
+
+/** As the kernel's new_encode_dev: minor 0-7, major 8-19, the rest of the minor above. */
+export function deviceNumber(major: number, minor: number): number {
+  return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)) >>> 0;
+}

@@ -1,0 +1,35 @@
+import { HOST_STEPS, INIT_STEPS, isInit, type Plan, type Step } from "./step.ts";
+
+/** One step in words, without a subject: "names the machine web". */
+export function says(step: Step): string {
+  const definition: { says: (args: never) => string } = isInit(step) ? INIT_STEPS[step.name] : HOST_STEPS[step.name];
+  return definition.says(step.args as never); // name and args come from the same row of the vocabulary
+}
+
+/** Why there is such a step. */
+export function whyOf(step: Step): string {
+  return isInit(step) ? INIT_STEPS[step.name].why : HOST_STEPS[step.name].why;
+}
+
+/** One line of an explanation. */
+export interface Explanation {
+  index: number;
+  side: "host" | "init";
+  step: string;
+  says: string;
+  why: string;
+  /** JSON pointer into the definition. */
+  from: string;
+}
+
+/** A plan in sentences, one a step, in order; nothing runs. */
+export function explain(plan: Plan): Explanation[] {
+  return plan.map((step, index) => ({
+    index,
+    side: isInit(step) ? "init" : "host",
+    step: step.name,
+    says: says(step),
+    why: whyOf(step),
+    from: step.from,
+  }));
+}

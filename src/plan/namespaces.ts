@@ -1,0 +1,81 @@
+import { NAMESPACES } from "../linux/namespaces.ts";
+import type { NamespaceType, Spec, TimeOffsets } from "../spec/spec.ts";
+import type { Step } from "./step.ts";
+
+const AT_CLONE: readonly NamespaceType[] = ["user", "pid", "mount", "network", "uts", "ipc"];
+
+/** Whether the container gets a new namespace of a type. */
+export function isNew(spec: Spec, type: NamespaceType): boolean {
+  return spec.linux?.namespaces?.some((namespace) => namespace.type === type && namespace.path === undefined) ?? false;
+}
+
+/** Whether the container shares the caller's namespace of a type. */
+export function isShared(spec: Spec, type: NamespaceType): boolean {
+  return !(spec.linux?.namespaces?.some((namespace) => namespace.type === type) ?? false);
+}
+
+/** Namespaces with a path, opened while the host's paths can still be seen. */
+export function openNamespaces({ linux }: Spec): Step[] {
+  return (linux?.namespaces ?? []).flatMap(({ type, path }, at): Step[] =>
+    path === undefined ? [] : [{ name: "openNamespace", args: { path, slot: type }, from: `/spec/linux/namespaces/${at}` }],
+  );
+}
+
+/**
+ * The user namespace is joined last: after it, init has no power over namespaces that belong to the host's.
+ * namespaces(7), setns(2).
+ */
+export function joinNamespaces({ linux }: Spec): Step[] {
+  const namespaces = (linux?.namespaces ?? []).map(({ type, path }, at) => ({ type, path, at }));
+  const joined = namespaces.filter(({ path }) => path !== undefined);
+  const inOrder = [...joined.filter(({ type }) => type !== "user"), ...joined.filter(({ type }) => type === "user")];
+  return inOrder.map(({ type, at }) => ({
+    name: "joinNamespace",
+    args: { namespace: type, type: NAMESPACES[type].flag },
+    from: `/spec/linux/namespaces/${at}`,
+  }));
+}
+
+/** A time namespace is made by unshare, gets its offsets, and is entered by the next process: time_namespaces(7). */
+export function shiftClocks(spec: Spec): Step[] {
+  if (!isNew(spec, "time")) return [];
+  const steps: Step[] = [{ name: "unshare", args: { namespaces: NAMESPACES.time.flag }, from: "/spec/linux/namespaces" }];
+  const offsets = offsetLines(spec.linux?.timeOffsets ?? {});
+  if (offsets !== "") steps.push({ name: "setTimeOffsets", args: { offsets }, from: "/spec/linux/timeOffsets" });
+  return steps;
+}
+
+function offsetLines(offsets: TimeOffsets): string {
+  return (["monotonic", "boottime"] as const)
+    .flatMap((clock) => {
+      const offset = offsets[clock];
+      return offset === undefined ? [] : [`${clock} ${offset.secs ?? 0} ${offset.nanosecs ?? 0}\n`];
+    })
+    .join("");
+}
+
+/** One clone for all new namespaces but those that must be left first. */
+export function cloneProcess(spec: Spec): Step[] {
+  const namespaces = AT_CLONE.filter((type) => isNew(spec, type)).reduce((flags, type) => flags | NAMESPACES[type].flag, 0);
+  return [
+    { name: "clone", args: { namespaces }, from: "/spec/linux/namespaces" },
+    { name: "dieWithParent", args: { signal: 9 }, from: "/spec" },
+  ];
+}
+
+/** After the host has moved the process into its cgroups, so that they are the roots it sees. */
+export function leaveCgroup(spec: Spec): Step[] {
+  return isNew(spec, "cgroup")
+    ? [{ name: "unshare", args: { namespaces: NAMESPACES.cgroup.flag }, from: "/spec/linux/namespaces" }]
+    : [];
+}
+
+/** The host's names, until it is given others. */
+export function nameMachine({ hostname, domainname }: Spec): Step[] {
+  const steps: Step[] = [];
+  if (hostname !== undefined && hostname !== "")
+    steps.push({ name: "setHostname", args: { name: hostname }, from: "/spec/hostname" });
+  if (domainname !== undefined && domainname !== "")
+    steps.push({ name: "setDomainname", args: { name: domainname }, from: "/spec/domainname" });
+  return steps;
+}

@@ -1,0 +1,69 @@
+import { capabilityMask } from "../linux/capabilities.ts";
+import { compileSeccomp } from "../seccomp/compile.ts";
+import type { Capabilities, Process, Seccomp } from "../spec/spec.ts";
+import type { Host } from "./host.ts";
+import type { Step } from "./step.ts";
+
+const SYS_ADMIN = 1n << 21n;
+
+interface Masks {
+  effective: bigint;
+  permitted: bigint;
+  inheritable: bigint;
+  ambient: bigint;
+}
+
+function masks({ effective = [], permitted = [], inheritable = [], ambient = [] }: Capabilities): Masks {
+  const held = { effective: capabilityMask(effective), permitted: capabilityMask(permitted), inheritable: capabilityMask(inheritable) };
+  // the kernel raises no ambient capability that is not both permitted and inheritable; runc leaves those out, too
+  return { ...held, ambient: capabilityMask(ambient) & held.permitted & held.inheritable };
+}
+
+/**
+ * Loading a filter wants no_new_privs or CAP_SYS_ADMIN. Without the former, that capability is kept until the filter
+ * is loaded, and one more capset removes it.
+ */
+function keepsAdmin({ capabilities = {}, noNewPrivileges }: Process, seccomp: Seccomp | undefined): boolean {
+  return seccomp !== undefined && noNewPrivileges !== true && (masks(capabilities).effective & SYS_ADMIN) === 0n;
+}
+
+/** User, groups and capabilities; what is dropped here can never come back. */
+export function dropPrivileges(process: Process, seccomp: Seccomp | undefined): Step[] {
+  const { user = {}, capabilities = {}, noNewPrivileges } = process;
+  const { uid = 0, gid = 0, umask, additionalGids = [] } = user;
+  const from = "/spec/process/user";
+  const asked = "/spec/process/capabilities";
+  const bounding = capabilityMask(capabilities.bounding ?? []);
+  const held = masks(capabilities);
+  const extra = keepsAdmin(process, seccomp) ? SYS_ADMIN : 0n;
+  const now = { ...held, effective: held.effective | extra, permitted: held.permitted | extra };
+  return [
+    ...(noNewPrivileges === true ? [{ name: "setNoNewPrivileges" as const, args: {}, from: "/spec/process/noNewPrivileges" }] : []),
+    { name: "dropBounding", args: { keep: bounding }, from: `${asked}/bounding` },
+    { name: "keepCapabilities", args: {}, from: asked },
+    { name: "setGroups", args: { gids: gidBytes(additionalGids) }, from: `${from}/additionalGids` },
+    ...(uid === 0 ? [] : [{ name: "ownStreams" as const, args: { uid }, from }]),
+    { name: "setIds", args: { uid, gid }, from },
+    ...(umask === undefined ? [] : [{ name: "setUmask" as const, args: { umask }, from: `${from}/umask` }]),
+    { name: "setCapabilities", args: now, from: asked },
+    { name: "checkCapabilities", args: { ...now, bounding }, from: asked },
+  ];
+}
+
+/** The last steps before execve: after the filter init makes no call but these. */
+export function filterSyscalls(process: Process, seccomp: Seccomp | undefined, host: Host): Step[] {
+  if (seccomp === undefined) return [];
+  const { program, flags } = compileSeccomp(seccomp, host.machine);
+  const load: Step = { name: "loadSeccomp", args: { program, flags }, from: "/spec/linux/seccomp" };
+  if (!keepsAdmin(process, seccomp)) return [load];
+  // ambient capabilities are kept by capset; raising them again would be a call that the filter may refuse
+  return [load, { name: "setCapabilities", args: { ...masks(process.capabilities ?? {}), ambient: 0 }, from: "/spec/process/capabilities" }];
+}
+
+function gidBytes(gids: readonly number[]): Uint8Array {
+  const bytes = Buffer.alloc(gids.length * 4);
+  gids.forEach((gid, i) => {
+    bytes.writeUInt32LE(gid, i * 4);
+  });
+  return bytes;
+}

@@ -1,0 +1,40 @@
+import type { Process } from "../spec/spec.ts";
+import { joinPath, normalPath } from "./path.ts";
+import type { Step } from "./step.ts";
+
+const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/** The environment as the process gets it: HOME is there, as programs expect. */
+export function environmentOf({ env = [] }: Process, home: string | undefined): string[] {
+  return env.some((entry) => entry.startsWith("HOME=")) ? [...env] : [...env, `HOME=${home ?? "/"}`];
+}
+
+/** The last steps of create: what fails here, engines want to know from create. */
+export function findExecutable(process: Process): Step[] {
+  const cwd = process.cwd;
+  return [
+    { name: "changeDirectory", args: { path: cwd }, from: "/spec/process/cwd" },
+    { name: "checkDirectory", args: {}, from: "/spec/process/cwd" },
+    { name: "findExecutable", args: { candidates: candidatesOf(process), name: process.args?.[0] ?? "" }, from: "/spec/process/args/0" },
+  ];
+}
+
+/** Where execvp(3) would look: the path itself if it has a slash, else each directory of the container's PATH. */
+function candidatesOf({ args = [], env = [], cwd }: Process): string[] {
+  const [name = ""] = args;
+  if (name.includes("/")) return [name];
+  const path = env.find((entry) => entry.startsWith("PATH="))?.slice(5) ?? DEFAULT_PATH;
+  if (name === "") return [];
+  return path.split(":").map((directory) => (directory === "" ? joinPath(normalPath(cwd), name) : `${directory}/${name}`));
+}
+
+/** The container's own program. */
+export function execute(process: Process, home: string | undefined): Step[] {
+  return [
+    {
+      name: "execute",
+      args: { arguments: process.args ?? [], environment: environmentOf(process, home) },
+      from: "/spec/process/args",
+    },
+  ];
+}

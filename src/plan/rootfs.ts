@@ -1,0 +1,61 @@
+import { PROPAGATION } from "../linux/mount-options.ts";
+import type { Spec } from "../spec/spec.ts";
+import type { Definition } from "./definition.ts";
+import { isNew } from "./namespaces.ts";
+import { joinPath, normalPath } from "./path.ts";
+import type { Step } from "./step.ts";
+
+/** The root as a detached tree: the layers of an image, or a directory of the bundle. */
+export function openRoot({ spec, root, bundle }: Definition): Step[] {
+  if (root !== undefined)
+    return isNew(spec, "user") ? [] : [{ name: "mountUnion", args: { ...root, idmapped: false, slot: "root" }, from: "/root" }];
+  return [{ name: "openRoot", args: { path: joinPath(bundle, spec.root?.path ?? ""), slot: "root" }, from: "/spec/root/path" }];
+}
+
+/** Layers are idmapped for a new user namespace, which must exist, with its maps, before that. */
+export function openMappedRoot({ spec, root }: Definition): Step[] {
+  if (root === undefined || !isNew(spec, "user")) return [];
+  return [{ name: "mountUnion", args: { ...root, idmapped: true, slot: "root" }, from: "/root" }];
+}
+
+/** The copy of the host's mounts stops passing anything back, and gets the root as its newest mount. */
+export function attachRoot(spec: Spec): Step[] {
+  if (!isNew(spec, "mount")) return [];
+  // a slave still receives the host's mounts, which rootfsPropagation may ask for
+  const propagation = spec.linux?.rootfsPropagation === undefined ? PROPAGATION.private : PROPAGATION.slave;
+  return [
+    { name: "setPropagation", args: { propagation }, from: "/spec/linux/rootfsPropagation" },
+    { name: "attachRoot", args: { root: "root" }, from: "/spec/root" },
+  ];
+}
+
+/** Engines expect a missing working directory to be made. */
+export function makeWorkingDirectory({ process }: Spec): Step[] {
+  const path = normalPath(process?.cwd ?? "/");
+  return path === "/" ? [] : [{ name: "makeWorkingDirectory", args: { root: "root", path }, from: "/spec/process/cwd" }];
+}
+
+/** From here on the host's tree cannot be named. */
+export function changeRoot({ spec, noPivot }: Definition): Step[] {
+  const change: Step =
+    noPivot === true || !isNew(spec, "mount")
+      ? { name: "changeRoot", args: { root: "root" }, from: "/spec/root" }
+      : { name: "pivotRoot", args: { root: "root" }, from: "/spec/root" };
+  const propagation = spec.linux?.rootfsPropagation;
+  return [
+    change,
+    ...(propagation === undefined
+      ? []
+      : [
+          {
+            name: "setMountPropagation" as const,
+            args: { root: "root", target: "/", propagation: PROPAGATION[propagation], recursive: 0 },
+            from: "/spec/linux/rootfsPropagation",
+          },
+        ]),
+    ...(spec.root?.readonly === true
+      ? [{ name: "makeRootReadonly" as const, args: { root: "root" }, from: "/spec/root/readonly" }]
+      : []),
+    { name: "closeSlot", args: { file: "root" }, from: "/spec/root" },
+  ];
+}
