@@ -1,0 +1,187 @@
+/* The root and what is mounted in it: every mount is made or cloned detached, then moved to a descriptor. */
+#include <asm/unistd.h>
+#include <linux/mount.h>
+
+#include <linux/openat2.h>
+
+#include "init.h"
+
+#define MNT_DETACH 2
+
+long step_attach_root(struct run *run, const union plan_arg *arg)
+{
+	return sys(run, __NR_move_mount, run->slots[arg[0].slot], "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
+}
+
+/* A parameter is "key" or "key=value"; values keep their own '='. */
+static long set_parameter(struct run *run, long context, const char *parameter)
+{
+	char key[64];
+	size_t length = 0;
+	while (parameter[length] != 0 && parameter[length] != '=') {
+		if (length == sizeof key - 1)
+			return -EINVAL;
+		key[length] = parameter[length];
+		length++;
+	}
+	key[length] = 0;
+	if (parameter[length] == 0)
+		return sys(run, __NR_fsconfig, context, FSCONFIG_SET_FLAG, key, 0, 0);
+	return sys(run, __NR_fsconfig, context, FSCONFIG_SET_STRING, key, parameter + length + 1, 0);
+}
+
+long make_filesystem(struct run *run, const char *type, const char *source, char *const *parameters,
+			    uint64_t attributes)
+{
+	long context = sys(run, __NR_fsopen, type, FSOPEN_CLOEXEC);
+	RESULT(context);
+	if (*source != 0)
+		RESULT(sys(run, __NR_fsconfig, context, FSCONFIG_SET_STRING, "source", source, 0));
+	for (; *parameters != NULL; parameters++)
+		RESULT(set_parameter(run, context, *parameters));
+	RESULT(sys(run, __NR_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0));
+	long mount = sys(run, __NR_fsmount, context, FSMOUNT_CLOEXEC, attributes);
+	sys(run, __NR_close, context);
+	return mount;
+}
+
+long step_make_filesystem(struct run *run, const union plan_arg *arg)
+{
+	long mount = make_filesystem(run, arg[0].string, arg[1].string, arg[2].strings, arg[3].number);
+	RESULT(mount);
+	run->slots[arg[4].slot] = (int)mount;
+	return mount;
+}
+
+long move_onto(struct run *run, long mount, long target)
+{
+	return sys(run, __NR_move_mount, mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+long step_attach_mount(struct run *run, const union plan_arg *arg)
+{
+	int mount = run->slots[arg[0].slot];
+	struct stat seen;
+	/* a file can only be mounted on a file, a directory on a directory */
+	RESULT(sys(run, __NR_newfstatat, mount, "", &seen, AT_EMPTY_PATH));
+	long target = make_target(run, run->slots[arg[1].slot], arg[2].string, !S_ISDIR(seen.st_mode));
+	RESULT(target);
+	RESULT(move_onto(run, mount, target));
+	sys(run, __NR_close, target);
+	return sys(run, __NR_close, mount);
+}
+
+/* ELOOP, or ENOTDIR on kernels that find the type first, says that a component is a link. */
+long step_check_proc_target(struct run *run, const union plan_arg *arg)
+{
+	const char *last;
+	long parent = open_parent(run, run->slots[arg[0].slot], arg[1].string, &last);
+	RESULT(parent);
+	long target = sys(run, __NR_openat, parent, last, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	sys(run, __NR_close, parent);
+	if (target == -ENOENT)
+		return 0;
+	RESULT(target);
+	return sys(run, __NR_close, target);
+}
+
+long set_attributes(struct run *run, long mount, const struct mount_attr *attributes, bool recursive)
+{
+	return sys(run, __NR_mount_setattr, mount, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), attributes,
+		   sizeof *attributes);
+}
+
+long step_set_mount_attributes(struct run *run, const union plan_arg *arg)
+{
+	struct mount_attr attributes = {
+	    .attr_set = arg[1].number, .attr_clr = arg[2].number, .propagation = arg[3].number};
+	return set_attributes(run, run->slots[arg[0].slot], &attributes, arg[4].number != 0);
+}
+
+long step_clone_own(struct run *run, const union plan_arg *arg)
+{
+	long mount = sys(run, __NR_open_tree, AT_FDCWD, arg[0].string, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	RESULT(mount);
+	run->slots[arg[1].slot] = (int)mount;
+	return mount;
+}
+
+static long change_target(struct run *run, int root, const char *path, const struct mount_attr *attributes,
+			  bool recursive)
+{
+	long target = open_in_root(run, root, path, O_PATH);
+	RESULT(target);
+	RESULT(set_attributes(run, target, attributes, recursive));
+	return sys(run, __NR_close, target);
+}
+
+long step_remount(struct run *run, const union plan_arg *arg)
+{
+	struct mount_attr attributes = {.attr_set = arg[2].number, .attr_clr = arg[3].number};
+	return change_target(run, run->slots[arg[0].slot], arg[1].string, &attributes, arg[4].number != 0);
+}
+
+long step_set_mount_propagation(struct run *run, const union plan_arg *arg)
+{
+	struct mount_attr attributes = {.propagation = arg[2].number};
+	return change_target(run, run->slots[arg[0].slot], arg[1].string, &attributes, arg[3].number != 0);
+}
+
+long step_make_root_readonly(struct run *run, const union plan_arg *arg)
+{
+	struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
+	return set_attributes(run, run->slots[arg[0].slot], &attributes, false);
+}
+
+/* Opens a path of the host's, which is still there: only before the root is pivoted. */
+long step_open_own(struct run *run, const union plan_arg *arg)
+{
+	long file = sys(run, __NR_openat, AT_FDCWD, arg[0].string, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	RESULT(file);
+	run->slots[arg[1].slot] = (int)file;
+	return file;
+}
+
+
+/* The old root lands on top of the new one (both are "."), and is detached: pivot_root(2), "pivot_root(".", ".")". */
+long step_pivot_root(struct run *run, const union plan_arg *arg)
+{
+	RESULT(sys(run, __NR_fchdir, run->slots[arg[0].slot]));
+	RESULT(sys(run, __NR_pivot_root, ".", "."));
+	RESULT(sys(run, __NR_umount2, ".", MNT_DETACH));
+	return sys(run, __NR_chdir, "/");
+}
+
+long step_change_root(struct run *run, const union plan_arg *arg)
+{
+	RESULT(sys(run, __NR_fchdir, run->slots[arg[0].slot]));
+	RESULT(sys(run, __NR_chroot, "."));
+	return sys(run, __NR_chdir, "/");
+}
+
+long step_open_proc(struct run *run, const union plan_arg *arg)
+{
+	static char *const PROCESSES[] = {(char *)"subset=pid", NULL}, *const ALL[] = {NULL};
+	long proc = make_filesystem(run, "proc", "proc", arg[0].number != 0 ? ALL : PROCESSES, 0);
+	RESULT(proc);
+	run->slots[arg[1].slot] = (int)proc;
+	return proc;
+}
+
+long step_write_proc(struct run *run, const union plan_arg *arg)
+{
+	struct open_how how = {
+	    .flags = O_WRONLY | O_CLOEXEC,
+	    .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH,
+	};
+	long file = sys(run, __NR_openat2, run->slots[arg[0].slot], arg[1].string, &how, sizeof how);
+	RESULT(file);
+	long wrote = sys(run, __NR_write, file, arg[2].string, text_length(arg[2].string));
+	sys(run, __NR_close, file);
+	return wrote;
+}
+
+long step_close_slot(struct run *run, const union plan_arg *arg)
+{
+	return sys(run, __NR_close, run->slots[arg[0].slot]);
+}

@@ -1,0 +1,108 @@
+/* Namespaces: join, leave, clone; and who init is while that happens. */
+#include <asm/unistd.h>
+#include <linux/prctl.h>
+#include <linux/sched.h>
+
+#include "init.h"
+
+#define SIGKILL 9
+#define KEYCTL_JOIN_SESSION_KEYRING 1
+
+long step_join_namespace(struct run *run, const union plan_arg *arg)
+{
+	int namespace = run->slots[arg[0].slot];
+	RESULT(sys(run, __NR_setns, namespace, arg[1].number));
+	return sys(run, __NR_close, namespace);
+}
+
+long step_unshare(struct run *run, const union plan_arg *arg)
+{
+	return sys(run, __NR_unshare, arg[0].number);
+}
+
+long step_set_time_offsets(struct run *run, const union plan_arg *arg)
+{
+	long file = sys(run, __NR_openat, AT_FDCWD, "/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+	RESULT(file);
+	RESULT(sys(run, __NR_write, file, arg[0].string, text_length(arg[0].string)));
+	return sys(run, __NR_close, file);
+}
+
+/*
+ * The child goes on with the next step; this process tells the host who the child is, and ends. The pidfd is made
+ * with the child, so it cannot name another process.
+ */
+long step_clone(struct run *run, const union plan_arg *arg)
+{
+	int pidfd = -1;
+	struct clone_args args = {
+	    .flags = arg[0].number | CLONE_PARENT | CLONE_PIDFD,
+	    .pidfd = (uint64_t)(uintptr_t)&pidfd,
+	};
+	long pid = sys(run, __NR_clone3, &args, sizeof args);
+	if (pid <= 0)
+		return pid;
+	bool told = send_turn(run, TURN_CHILD, pid, pidfd);
+	for (;;)
+		sys(NULL, __NR_exit_group, told ? 0 : 1);
+}
+
+long step_die_with_parent(struct run *run, const union plan_arg *arg)
+{
+	return sys(run, __NR_prctl, PR_SET_PDEATHSIG, arg[0].number);
+}
+
+long step_become_root(struct run *run, const union plan_arg *arg)
+{
+	(void)arg;
+	RESULT(sys(run, __NR_setresgid, 0, 0, 0));
+	return sys(run, __NR_setresuid, 0, 0, 0);
+}
+
+long step_set_dumpable(struct run *run, const union plan_arg *arg)
+{
+	return sys(run, __NR_prctl, PR_SET_DUMPABLE, arg[0].number);
+}
+
+long step_new_session(struct run *run, const union plan_arg *arg)
+{
+	(void)arg;
+	return sys(run, __NR_setsid);
+}
+
+long step_join_keyring(struct run *run, const union plan_arg *arg)
+{
+	long keyring = sys(run, __NR_keyctl, KEYCTL_JOIN_SESSION_KEYRING, arg[0].string);
+	/* a kernel without keyrings has none to share */
+	return keyring == -ENOSYS ? 0 : keyring;
+}
+
+long step_set_propagation(struct run *run, const union plan_arg *arg)
+{
+	return sys(run, __NR_mount, 0, "/", 0, arg[0].number | MS_REC, 0);
+}
+
+long step_set_hostname(struct run *run, const union plan_arg *arg)
+{
+	return sys(run, __NR_sethostname, arg[0].string, text_length(arg[0].string));
+}
+
+long step_set_domainname(struct run *run, const union plan_arg *arg)
+{
+	return sys(run, __NR_setdomainname, arg[0].string, text_length(arg[0].string));
+}
+
+/* struct ifreq, of which the kernel reads the name and the flags. */
+long step_raise_loopback(struct run *run, const union plan_arg *arg)
+{
+	struct {
+		char name[16];
+		int16_t flags;
+		char rest[22];
+	} request = {"lo", 0x1 /* IFF_UP */, {0}};
+	(void)arg;
+	long socket = sys(run, __NR_socket, 2 /* AF_INET */, 2 /* SOCK_DGRAM */ | O_CLOEXEC, 0);
+	RESULT(socket);
+	RESULT(sys(run, __NR_ioctl, socket, 0x8914 /* SIOCSIFFLAGS */, &request));
+	return sys(run, __NR_close, socket);
+}
