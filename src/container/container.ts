@@ -1,0 +1,299 @@
+import { getuid } from "node:process";
+import { removeDirectories } from "../cgroup/cgroup.ts";
+import { ContainerError } from "../error.ts";
+import { execute, stepError, undo } from "../execute/execute.ts";
+import { awaitChange, awaitExits, type HostContext } from "../execute/host.ts";
+import { awaitOutcome, type Launcher } from "../execute/init.ts";
+import { runHook } from "../execute/hook.ts";
+import { makeAnonymousTrace, makeTrace, readTrace } from "../execute/trace-file.ts";
+import { detectHost } from "../host/host.ts";
+import { close } from "../kernel/file.ts";
+import { bootId, openProcess, signal, startTime } from "../kernel/process.ts";
+import { connectIn } from "../kernel/socket.ts";
+import { cgroupDirectories } from "../plan/cgroup-layout.ts";
+import { compile, compileExec } from "../plan/compile.ts";
+import type { Definition } from "../plan/definition.ts";
+import type { Plan } from "../plan/step.ts";
+import { hostHooks } from "../plan/hooks.ts";
+import type { HookName, Process, Spec, State, Status } from "../spec/spec.ts";
+import { decodeReports, type Report } from "../trace/report.ts";
+import { userFacts } from "./identity.ts";
+import { requireStatus, statusOf } from "./state.ts";
+import { checkId, type Record, Store } from "./store.ts";
+
+/** How a container, or a further process in it, is started beyond what the definition says. */
+export interface Start {
+  /** Our descriptors that become 3, 4, … inside. */
+  preserved?: readonly number[];
+  /** Where somebody else than this process is to be the container's parent. */
+  launcher?: Launcher;
+  /** Keyed data of the engine. */
+  data?: string;
+  /** Takes the terminal's master, when the definition's console is "creator". */
+  takeTerminal?: (socket: number) => void;
+}
+
+/** A process in a container, alive or about to be; its pidfd is the caller's to close. */
+export interface Running {
+  pid: number;
+  pidfd: number;
+}
+
+/** An OCI container through time; OCI runtime.md. */
+export class Container {
+  readonly id: string;
+  readonly #root: string;
+
+  private constructor(root: string, id: string) {
+    this.#root = root;
+    this.id = id;
+  }
+
+  /**
+   * Creates a container: afterwards its process waits for start, or (start "now") runs.
+   * @throws ContainerError of the first step that failed; nothing is left then
+   */
+  static create(root: string, definition: Omit<Definition, "preserved">, start: Start = {}): { container: Container; process: Running } {
+    const { id, spec, bundle } = definition;
+    checkId(id);
+    const host = detectHost();
+    const preserved = start.preserved ?? [];
+    const plan = compile({ ...userFacts(definition), ...definition, preserved: preserved.length }, host);
+    const store = Store.make(root, id) ?? remake(root, id);
+    const container = new Container(root, id);
+    const record: Record = {
+      version: 1,
+      id,
+      status: "creating",
+      bundle,
+      rootfs: spec.root?.path ?? "",
+      pid: 0,
+      startTime: "",
+      bootId: bootId(),
+      createdAt: new Date().toISOString(),
+      uid: getuid?.() ?? 0,
+      annotations: spec.annotations ?? {},
+      cgroups: cgroupDirectories(host.cgroups, spec.linux?.cgroupsPath, id),
+    };
+    try {
+      store.write(record);
+      store.writeConfig(JSON.stringify(spec, plainIntegers));
+      store.writePlan(plan);
+      const context = container.#context(store.directory, record, start);
+      const trace = makeTrace(store.directory, "trace");
+      context.record = (pid) => {
+        Object.assign(record, { status: "created", pid, startTime: startTime(pid) ?? "" });
+        store.write(record);
+      };
+      let process: Running;
+      try {
+        process = execute(plan, { trace, context, preserved, ...launcherOf(start) });
+      } finally {
+        close(trace);
+      }
+      if (context.terminal !== undefined) start.takeTerminal?.(context.terminal);
+      return { container, process };
+    } catch (error) {
+      store.remove();
+      throw error;
+    } finally {
+      store.close();
+    }
+  }
+
+  /** @throws ContainerError when there is none */
+  static open(root: string, id: string): Container {
+    checkId(id);
+    if (Store.read(root, id) === undefined) throw missing();
+    return new Container(root, id);
+  }
+
+  /** All containers beneath a state root, by id. */
+  static list(root: string): Container[] {
+    return Store.list(root)
+      .filter((id) => Store.read(root, id) !== undefined)
+      .map((id) => new Container(root, id));
+  }
+
+  /** What is recorded of it. */
+  get record(): Record {
+    const record = Store.read(this.#root, this.id);
+    if (record === undefined) throw missing();
+    return record;
+  }
+
+  get status(): Status {
+    return statusOf(this.record, Store.waits(this.#root, this.id));
+  }
+
+  /** The OCI state. */
+  get state(): State {
+    const { pid, bundle, annotations } = this.record;
+    const status = this.status;
+    return {
+      ociVersion: "1.3.0",
+      id: this.id,
+      status,
+      ...(status === "stopped" || status === "creating" ? { pid: 0 } : { pid }),
+      bundle,
+      ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
+    };
+  }
+
+  get spec(): Spec {
+    return this.#locked((store) => JSON.parse(store.config()));
+  }
+
+  /** Plan and reports of how it was made. */
+  get trace(): { plan: Plan; reports: Report[] } {
+    return this.#locked((store) => ({ plan: store.plan(), reports: decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array()) }));
+  }
+
+  /** Lets the waiting process go on to the container's program. @throws ContainerError of the step that failed */
+  start(): void {
+    this.#locked((store) => {
+      requireStatus("start", this.id, this.status);
+      const socket = connectIn(store.directory, "start.sock");
+      if (socket < 0) throw new ContainerError({ message: "cannot start a container that has stopped", code: "ERR_STATUS" });
+      store.stopWaiting();
+      const said = awaitOutcome(socket);
+      close(socket);
+      const plan = store.plan();
+      if (said.kind === "failed") throw stepError(plan[said.step], said.step, said.errno);
+      if (!executed(plan, decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array())))
+        throw new ContainerError({ message: "the container's process was killed before it could be executed", code: "ECHILD" });
+      this.#runHooks(store, "poststart");
+    });
+  }
+
+  /** Sends a signal to the container's first process. @throws ContainerError when it is not running */
+  kill(number: number): void {
+    requireStatus("kill", this.id, this.status);
+    const pidfd = this.openProcess();
+    try {
+      signal(pidfd, number);
+    } finally {
+      close(pidfd);
+    }
+  }
+
+  /** A pidfd of the container's first process. @throws ContainerError when it is gone */
+  openProcess(): number {
+    const { pid, startTime: started } = this.record;
+    const pidfd = openProcess(pid);
+    if (startTime(pid) === started) return pidfd;
+    close(pidfd);
+    throw new ContainerError({ message: "container not running", code: "ERR_STATUS" });
+  }
+
+  /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
+  delete({ force = false, data }: { force?: boolean; data?: string } = {}): void {
+    this.#locked((store) => {
+      const status = this.status;
+      if (!force && status !== "created") requireStatus("delete", this.id, status);
+      if (status !== "stopped" && status !== "creating") {
+        const pidfd = this.openProcess();
+        signal(pidfd, 9);
+        awaitExits([this.record.pid]);
+        close(pidfd);
+      }
+      const record = this.record;
+      removeDirectories(record.cgroups.map(({ path }) => path), { exit: awaitExits, change: awaitChange });
+      undo(store.plan(), this.#context(store.directory, record, data === undefined ? {} : { data }));
+      this.#runHooks(store, "poststop");
+      store.remove();
+    });
+  }
+
+  /** Adds a process to a container that runs. It is a child of ours and outlives nothing of it. */
+  exec(process: Process, { console, ...start }: Start & { console?: Definition["console"] } = {}): Running {
+    const { spec, record } = this;
+    requireStatus("exec", this.id, this.status);
+    const preserved = start.preserved ?? [];
+    const plan = compileExec(
+      {
+        id: this.id,
+        pid: record.pid,
+        process,
+        spec,
+        cgroups: record.cgroups.map(({ path }) => path),
+        preserved: preserved.length,
+        ...userFacts({ spec: { ...spec, process }, bundle: record.bundle, pid: record.pid }),
+        ...(console === undefined ? {} : { console }),
+      },
+      detectHost(),
+    );
+    const trace = makeAnonymousTrace();
+    const context = this.#context(-1, record, start);
+    context.container = { pid: record.pid };
+    try {
+      const running = execute(plan, { trace, context, preserved, ...launcherOf(start) });
+      if (context.terminal !== undefined) start.takeTerminal?.(context.terminal);
+      return running;
+    } finally {
+      close(trace);
+    }
+  }
+
+  #context(directory: number, record: Record, { data }: Start): HostContext {
+    return {
+      id: this.id,
+      directory,
+      process: undefined,
+      slots: new Map(),
+      state: (status, pid) =>
+        JSON.stringify({ ociVersion: "1.3.0", id: this.id, status, pid, bundle: record.bundle, annotations: record.annotations }),
+      record: () => undefined,
+      ...(data === undefined ? {} : { data }),
+    };
+  }
+
+  #runHooks(store: Store, kind: HookName): void {
+    const spec: Spec = JSON.parse(store.config());
+    const { pid, bundle, annotations } = this.record;
+    const status = kind === "poststart" ? "running" : "stopped";
+    const state = JSON.stringify({ ociVersion: "1.3.0", id: this.id, status, pid: kind === "poststart" ? pid : 0, bundle, annotations });
+    for (const step of hostHooks(spec, kind)) if (step.name === "runHostHook") runHook(step.args, state);
+  }
+
+  #locked<T>(work: (store: Store) => T): T {
+    const store = Store.open(this.#root, this.id);
+    if (store === undefined) throw missing();
+    try {
+      return work(store);
+    } finally {
+      store.close();
+    }
+  }
+}
+
+function missing(): ContainerError {
+  return new ContainerError({ message: "container does not exist", code: "ENOENT" });
+}
+
+/** The id is taken, unless what has it was abandoned by a creator that was killed: then it is removed first. */
+function remake(root: string, id: string): Store {
+  const record = Store.read(root, id);
+  if (record?.status === "creating" && !Store.busy(root, id)) {
+    Container.open(root, id).delete({ force: true });
+    const store = Store.make(root, id);
+    if (store !== undefined) return store;
+  }
+  throw new ContainerError({ message: "container with given ID already exists", code: "EEXIST" });
+}
+
+function launcherOf({ launcher }: Start): { launcher?: Launcher } {
+  return launcher === undefined ? {} : { launcher };
+}
+
+/** Whether init's last call was the execve that never returned. */
+function executed(plan: Plan, reports: readonly Report[]): boolean {
+  const last = reports.filter(({ side }) => side === "init").at(-1);
+  const step = last === undefined ? undefined : plan[last.step];
+  return last !== undefined && last.result === undefined && step?.name === "execute";
+}
+
+/** config.json keeps 64-bit numbers as they were. */
+function plainIntegers(_: string, value: unknown): unknown {
+  return typeof value === "bigint" ? Number(value) : value;
+}

@@ -1,0 +1,41 @@
+import { isFrozen } from "../cgroup/cgroup.ts";
+import { ContainerError } from "../error.ts";
+import { bootId, processState, startTime } from "../kernel/process.ts";
+import type { Status } from "../spec/spec.ts";
+import type { Record } from "./store.ts";
+
+
+
+/** Whether a record's process is there, and not another one with its pid. */
+export function isAlive({ pid, startTime: started, bootId: boot }: Record): boolean {
+  return pid > 0 && boot === bootId() && startTime(pid) === started && processState(pid) !== "Z";
+}
+
+/** Which operations each status allows: OCI runtime.md, "Lifecycle"; where it is silent, as runc has it. */
+const ALLOWED = {
+  start: ["created"],
+  kill: ["created", "running", "paused"],
+  exec: ["created", "running"],
+  delete: ["stopped"],
+} satisfies { [operation: string]: Status[] };
+
+/** @throws ContainerError in the words that engines look for */
+export function requireStatus(operation: keyof typeof ALLOWED, id: string, status: Status): void {
+  const allowed: readonly Status[] = ALLOWED[operation];
+  if (allowed.includes(status)) return;
+  const refusals = {
+    start: status === "running" || status === "paused" ? "cannot start an already running container" : "cannot start a container that has stopped",
+    kill: "container not running",
+    exec: status === "paused" ? "cannot exec in a paused container" : "cannot exec in a stopped container",
+    delete: `cannot delete container ${id} that is not stopped: ${status}`,
+  };
+  throw new ContainerError({ message: refusals[operation], code: "ERR_STATUS" });
+}
+
+/** The status as the specification has it. @param waits whether start.sock is still there */
+export function statusOf(record: Record, waits: boolean): Status {
+  if (record.status === "creating") return "creating";
+  if (!isAlive(record)) return "stopped";
+  if (waits) return "created";
+  return isFrozen(record.cgroups) ? "paused" : "running";
+}

@@ -1,0 +1,147 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { ContainerError } from "../error.ts";
+import { close, lock, O, open } from "../kernel/file.ts";
+import { tryCall } from "../kernel/syscall.ts";
+import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
+import type { Plan } from "../plan/step.ts";
+import { parsePlan, printPlan } from "../plan/text.ts";
+
+/** What is kept of a container; the status is derived from it and from the kernel. */
+export interface Record {
+  version: 1;
+  id: string;
+  status: "creating" | "created";
+  bundle: string;
+  rootfs: string;
+  /** Of the container's first process; 0 while creating. */
+  pid: number;
+  /** Field 22 of its /proc/PID/stat, and the boot it belongs to: a pid alone may come again. */
+  startTime: string;
+  bootId: string;
+  /** RFC 3339. */
+  createdAt: string;
+  /** User who asked for it. */
+  uid: number;
+  annotations: { [key: string]: string };
+  cgroups: readonly CgroupDirectory[];
+}
+
+const VERSION = 1;
+
+/** One container's directory beneath the state root: state.json, config.json, plan.json, trace, start.sock. */
+export class Store {
+  readonly path: string;
+  /** Descriptor of the directory; locked while it is open here. */
+  readonly directory: number;
+
+  private constructor(path: string, directory: number) {
+    this.path = path;
+    this.directory = directory;
+  }
+
+  /** Makes a container's directory, locked. @returns undefined when there is one already */
+  static make(root: string, id: string): Store | undefined {
+    const path = `${root}/${id}`;
+    if (tryCall("mkdirat", -100, path, 0o700) < 0) {
+      if (existsSync(path)) return;
+      mkdirSync(root, { recursive: true, mode: 0o700 });
+      mkdirSync(path, { mode: 0o700 });
+    }
+    const directory = open(path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW);
+    lock(directory, true);
+    return new Store(path, directory);
+  }
+
+  /** Opens a container's directory and locks it. @returns undefined when there is none */
+  static open(root: string, id: string): Store | undefined {
+    const path = `${root}/${id}`;
+    const directory = tryCall("openat", -100, path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
+    if (directory < 0) return;
+    lock(directory, true);
+    // it may have been deleted while we waited
+    if (existsSync(`${path}/.`)) return new Store(path, directory);
+    close(directory);
+    return;
+  }
+
+  /** Whether some other process holds the lock: it is at work on the container. */
+  static busy(root: string, id: string): boolean {
+    const directory = tryCall("openat", -100, `${root}/${id}`, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
+    if (directory < 0) return false;
+    const free = lock(directory, false);
+    close(directory);
+    return !free;
+  }
+
+  /** The ids there are. */
+  static list(root: string): string[] {
+    return existsSync(root) ? readdirSync(root).filter((id) => ID.test(id)).sort() : [];
+  }
+
+  /** A container's record, without the lock: it is replaced as a whole. @returns undefined when there is none yet */
+  static read(root: string, id: string): Record | undefined {
+    const path = `${root}/${id}/state.json`;
+    let text: string;
+    try {
+      text = readFileSync(path, "utf8");
+    } catch {
+      return;
+    }
+    const record: Record = JSON.parse(text);
+    if (record.version !== VERSION)
+      throw new ContainerError({ message: `${path} is of version ${record.version}, which this Caisson does not know`, path });
+    return record;
+  }
+
+  /** Replaces the record: at any moment there is the old one or the new one. */
+  write(record: Record): void {
+    this.#replace("state.json", JSON.stringify(record));
+  }
+
+  writeConfig(spec: string): void {
+    this.#replace("config.json", spec);
+  }
+
+  config(): string {
+    return readFileSync(`${this.path}/config.json`, "utf8");
+  }
+
+  writePlan(plan: Plan): void {
+    this.#replace("plan.json", printPlan(plan));
+  }
+
+  plan(): Plan {
+    return existsSync(`${this.path}/plan.json`) ? parsePlan(readFileSync(`${this.path}/plan.json`, "utf8")) : [];
+  }
+
+  /** Whether a container still waits for start. */
+  static waits(root: string, id: string): boolean {
+    return existsSync(`${root}/${id}/start.sock`);
+  }
+
+  /** From here on it is running, or has stopped. */
+  stopWaiting(): void {
+    rmSync(`${this.path}/start.sock`, { force: true });
+  }
+
+  remove(): void {
+    rmSync(this.path, { recursive: true, force: true });
+  }
+
+  close(): void {
+    close(this.directory);
+  }
+
+  #replace(name: string, text: string): void {
+    writeFileSync(`${this.path}/${name}.new`, text, { mode: 0o600 });
+    renameSync(`${this.path}/${name}.new`, `${this.path}/${name}`);
+  }
+}
+
+/** What an id may look like: it becomes a path and a cgroup's name. */
+const ID = /^[A-Za-z0-9_+-][A-Za-z0-9_+.-]{0,1023}$/;
+
+/** @throws ContainerError in runc's words */
+export function checkId(id: string): void {
+  if (!ID.test(id)) throw new ContainerError({ message: `invalid container ID format: ${JSON.stringify(id)}`, code: "EINVAL" });
+}

@@ -1,0 +1,140 @@
+import { ContainerError } from "../error.ts";
+import { addon } from "../kernel/addon.ts";
+import { close } from "../kernel/file.ts";
+import { errnoName } from "../kernel/syscall.ts";
+import { encode } from "../plan/encode.ts";
+import { hintFor } from "../plan/hints.ts";
+import { filledSlot, isInit, type Plan, type Step } from "../plan/step.ts";
+import { says } from "../plan/explain.ts";
+import { type HostContext, runHostStep, undoHostStep } from "./host.ts";
+import { Init, type Launcher } from "./init.ts";
+
+export interface Execution {
+  /** Descriptor of the trace that both sides append to; see makeTrace. */
+  trace: number;
+  context: HostContext;
+  /** Descriptors that become 3, 4, … in the container. */
+  preserved: readonly number[];
+  /** Where init is not to be our own child. */
+  launcher?: Launcher;
+}
+
+/**
+ * Carries a plan out: host steps here, init steps over there, in order. Returns when the last step has been reached:
+ * the container's program executed, or init waits for start.
+ * @returns the container's process; its pidfd is the caller's to close
+ * @throws ContainerError of the step that failed, after everything done so far has been undone
+ */
+export function execute(plan: Plan, { trace, context, preserved, launcher }: Execution): { pid: number; pidfd: number } {
+  const { bytes, inherited } = encode(plan);
+  let init: Init | undefined;
+  let reached = 0;
+  let turn: number | undefined;
+  addon().traceTo(trace);
+  try {
+    plan.forEach((step, index) => {
+      reached = index;
+      if (isInit(step)) {
+        if (turn !== undefined) handOver(turn);
+        turn = undefined;
+        if (step.name === "turn") {
+          hear(index);
+          turn = index;
+        }
+        return;
+      }
+      addon().traceStep(index);
+      if (step.name === "startInit") {
+        const slots = inherited.map((slot) => context.slots.get(slot) ?? -1);
+        init = new Init(bytes, trace, slots, preserved, launcher);
+        context.process = init;
+      } else {
+        attempt(step, index, () => runHostStep(step, context));
+      }
+      addon().traceStep(-1);
+    });
+    if (turn !== undefined) handOver(turn);
+    hear(plan.length);
+  } catch (error) {
+    addon().traceStep(-1);
+    init?.kill();
+    undo(plan.slice(0, reached + 1), context);
+    init?.close();
+    throw error;
+  } finally {
+    addon().traceTo(-1);
+    for (const fd of context.slots.values()) close(fd);
+    context.slots.clear();
+  }
+  if (init === undefined) throw new ContainerError({ message: "the plan starts no init", code: "EINVAL" });
+  const { pid, pidfd } = init;
+  init.close();
+  return { pid, pidfd };
+
+  /** Waits until init has come to a turn, or to the plan's end. */
+  function hear(index: number): void {
+    const said = init?.listen() ?? { kind: "gone" };
+    if (said.kind === "waits" && said.step === index) return;
+    if (said.kind === "gone" && index === plan.length) return;
+    if (said.kind === "failed") throw stepError(plan[said.step], said.step, said.errno);
+    throw new ContainerError({ message: "init ended before its plan did", code: "ECHILD" });
+  }
+
+  /** The slots that the host filled at this turn, and no others, travel. */
+  function handOver(index: number): void {
+    const descriptors: number[] = [];
+    for (const step of plan.slice(index + 1)) {
+      if (isInit(step)) break;
+      const slot = filledSlot(step);
+      const fd = slot === undefined ? undefined : context.slots.get(slot);
+      if (fd !== undefined) descriptors.push(fd);
+    }
+    if (init?.go(index, descriptors) !== true) hear(plan.length + 1);
+  }
+}
+
+/** Takes back, in reverse, what the host steps of a plan did; can be repeated. The first error does not end it. */
+export function undo(plan: Plan, context: HostContext): void {
+  for (const step of plan.toReversed()) if (!isInit(step)) undoHostStep(step, context);
+}
+
+function attempt(step: Step, index: number, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    if (!(error instanceof ContainerError) || error.step !== undefined) throw error;
+    throw new ContainerError({
+      ...error,
+      message: error.errno === undefined ? error.message : `cannot carry out: ${says(step)}`,
+      step: step.name,
+      index,
+      from: step.from,
+      hint: error.hint ?? hintFor(step.name, error.code ?? "", step),
+      cause: error,
+    });
+  }
+}
+
+/** The error for a step of init's that the kernel refused. */
+export function stepError(step: Step | undefined, index: number, errno: number): ContainerError {
+  const code = errnoName(errno);
+  if (step === undefined) return new ContainerError({ message: `init failed: ${code}`, code, errno, index });
+  return new ContainerError({
+    message: `cannot carry out: ${says(step)}`,
+    code,
+    errno,
+    ...pathsOf(step),
+    step: step.name,
+    index,
+    from: step.from,
+    hint: hintFor(step.name, code, step),
+  });
+}
+
+/** What the step was about, as Node's system errors say it. */
+function pathsOf(step: Step): { path?: string; dest?: string | undefined } {
+  if (step.name === "findExecutable") return { path: step.args.name, dest: step.args.candidates[0] };
+  if (step.name === "execute") return { path: step.args.arguments[0] ?? "" };
+  const path: unknown = Reflect.get(step.args, "path") ?? Reflect.get(step.args, "target");
+  return typeof path === "string" ? { path } : {};
+}

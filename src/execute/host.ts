@@ -1,0 +1,144 @@
+import { applyWrite, createDirectory, removeDirectories, writeFile } from "../cgroup/cgroup.ts";
+import { ContainerError } from "../error.ts";
+import { attachDeviceProgram } from "../kernel/bpf.ts";
+import { AT_FDCWD, O, open, sealedFile } from "../kernel/file.ts";
+import { cloneTree, setAttributes } from "../kernel/mount.ts";
+import { wait } from "../kernel/process.ts";
+import { connectStream, listenIn, socketPair } from "../kernel/socket.ts";
+import { call, tryCall } from "../kernel/syscall.ts";
+import { PROPAGATION } from "../linux/mount-options.ts";
+import { makeEndpoint, publishPorts, removeEndpoint } from "../network/connection.ts";
+import type { HostArgs, HostStep, HostStepName } from "../plan/step.ts";
+import { DRIVERS } from "../storage/storage.ts";
+import { runHook } from "./hook.ts";
+
+/** What host steps need to know beyond their arguments, and where they leave descriptors. */
+export interface HostContext {
+  id: string;
+  /** Descriptor of the container's state directory. */
+  directory: number;
+  /** The container's first process, or before that exists init's first stage; exec: init of the process to be added. */
+  process: { readonly pid: number } | undefined;
+  /** The container that a process is added to. */
+  container?: { pid: number };
+  slots: Map<string, number>;
+  /** OCI state as JSON, for hooks. */
+  state: (status: "creating" | "created" | "stopped", pid: number) => string;
+  /** Makes the container visible to other commands. */
+  record: (pid: number) => void;
+  /** Our end of the socket that the terminal's master arrives on, for "creator" consoles. */
+  terminal?: number;
+  /** Data directory of the engine, for network state. */
+  data?: string;
+}
+
+interface Handler<N extends HostStepName> {
+  run: (args: HostArgs<N>, context: HostContext) => void;
+  /** Idempotent: it runs after a failure, and again at delete. */
+  undo?: (args: HostArgs<N>, context: HostContext) => void;
+}
+
+const HANDLERS: { [N in HostStepName]: Handler<N> } = {
+  makeCgroup: {
+    run: ({ path }) => void createDirectory(path),
+    undo: ({ path }) => removeDirectories([path], { exit: awaitExits, change: awaitChange }),
+  },
+  writeCgroup: { run: (write) => applyWrite(write) },
+  filterDevices: { run: ({ path, program }) => attachDeviceProgram(path, program) },
+  openRoot: {
+    run: ({ path, slot }, { slots }) => {
+      const root = cloneTree(AT_FDCWD, path, true);
+      // a clone of a shared mount is its peer: what the container mounts would appear on the host
+      setAttributes(root, { propagation: PROPAGATION.private }, true);
+      slots.set(slot, root);
+    },
+  },
+  mountUnion: {
+    run: ({ slot, driver, layers, container, idmapped }, { slots, process }) => {
+      const userns = idmapped ? open(`/proc/${process?.pid}/ns/user`, O.RDONLY) : undefined;
+      slots.set(slot, DRIVERS[driver].mount({ layers, container }, userns));
+      if (userns !== undefined) call("close", userns);
+    },
+  },
+  openSource: {
+    run: ({ path, recursive, set, clear, recursiveSet, recursiveClear, slot }, { slots }) => {
+      const tree = cloneTree(AT_FDCWD, path, recursive);
+      slots.set(slot, tree);
+      if (set !== 0 || clear !== 0) setAttributes(tree, { set, clear });
+      if (recursiveSet !== 0 || recursiveClear !== 0) setAttributes(tree, { set: recursiveSet, clear: recursiveClear }, true);
+    },
+  },
+  openNamespace: { run: ({ path, slot }, { slots }) => slots.set(slot, open(path, O.RDONLY)) },
+  openContainer: {
+    run: ({ file, slot }, { slots, container }) => slots.set(slot, open(`/proc/${container?.pid}/ns/${file}`, O.RDONLY)),
+  },
+  openContainerRoot: {
+    run: ({ slot }, { slots, container }) => slots.set(slot, open(`/proc/${container?.pid}/root`, O.PATH | O.DIRECTORY)),
+  },
+  openState: {
+    run: ({ status, slot }, { slots, state, process }) =>
+      slots.set(slot, sealedFile("caisson-state", Buffer.from(state(status, process?.pid ?? 0)))),
+  },
+  openConsoleSocket: { run: ({ path, slot }, { slots }) => slots.set(slot, connectStream(path)) },
+  openTurns: {
+    run: ({ slot }, context) => {
+      const [ours, theirs] = socketPair();
+      context.terminal = ours;
+      context.slots.set(slot, theirs);
+    },
+  },
+  listen: { run: ({ slot }, { slots, directory }) => slots.set(slot, listenIn(directory, "start.sock")) },
+  startInit: { run: () => undefined },
+  mapIds: {
+    run: ({ kind, map }, { process }) => {
+      const file = open(`/proc/${process?.pid}/${kind}_map`, O.WRONLY);
+      const bytes = Buffer.from(map);
+      call("write", file, bytes, bytes.length);
+      call("close", file);
+    },
+  },
+  enterCgroup: { run: ({ path }, { process }) => void writeFile(`${path}/cgroup.procs`, String(process?.pid)) },
+  makeEndpoint: {
+    run: (args, { process, data = "" }) => makeEndpoint(args, process?.pid ?? 0, data),
+    undo: (args, { data = "" }) => removeEndpoint(args, data),
+  },
+  // its rules go with the endpoint
+  publishPorts: { run: (args, { data = "" }) => publishPorts(args, data) },
+  runHostHook: {
+    run: ({ path, args, env, timeoutMs, kind }, { state, process }) =>
+      runHook({ path, args, env, timeoutMs, kind }, state("creating", process?.pid ?? 0)),
+  },
+  recordCreated: { run: (_, { record, process }) => record(process?.pid ?? 0) },
+};
+
+function handlerOf<N extends HostStepName>(step: { name: N }): Handler<N> {
+  return HANDLERS[step.name];
+}
+
+/** Carries out one host step. @throws ContainerError */
+export function runHostStep(step: HostStep, context: HostContext): void {
+  handlerOf(step).run(step.args as never, context); // name and args come from the same row of the vocabulary
+}
+
+/** Takes back what a host step did; a cleanup that fails must not hide why it was needed. */
+export function undoHostStep(step: HostStep, context: HostContext): void {
+  handlerOf(step).undo?.(step.args as never, context);
+}
+
+/** Waits until none of these processes lives. */
+export function awaitExits(pids: readonly number[]): void {
+  for (const pid of pids) {
+    const pidfd = tryCall("pidfd_open", pid, 0);
+    if (pidfd < 0) continue;
+    const [ended] = wait([pidfd], 10_000);
+    call("close", pidfd);
+    if (ended === 0) throw new ContainerError({ message: `process ${pid} did not end within 10 s of being killed`, code: "ETIMEDOUT" });
+  }
+}
+
+/** Waits until a cgroup.events file has changed: poll(2) says POLLPRI. */
+export function awaitChange(descriptor: number): void {
+  const POLLPRI = 2;
+  const [changed] = wait([descriptor], 10_000, [POLLPRI]);
+  if (changed === 0) throw new ContainerError({ message: "the cgroup did not change its state within 10 s", code: "ETIMEDOUT" });
+}

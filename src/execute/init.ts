@@ -1,0 +1,141 @@
+import { readFileSync } from "node:fs";
+import { ContainerError } from "../error.ts";
+import { nativeFiles } from "../kernel/addon.ts";
+import { close, sealedFile } from "../kernel/file.ts";
+import { openProcess, POLLHUP, POLLIN, reap, signal, spawn, wait } from "../kernel/process.ts";
+import { type Packet, receive, send, socketPair } from "../kernel/socket.ts";
+
+/*
+ *  host                                      init (first stage)            init (the container's first process)
+ *   │ plan, trace, socket, slots ─────────────▶│
+ *   │                                          │ joins, unshares
+ *   │ ◀──────────── CHILD pid, pidfd ──────────│ clone3 ────────────────────▶│
+ *   │                                          ╵ ends                        │
+ *   │ ◀──────────────────────────── WAIT, index of the turn ─────────────────│
+ *   │ host steps                                                             │
+ *   │ ─────────────── GO, descriptors of the slots they filled ─────────────▶│
+ *   │                       …                                                │
+ *   │ ◀─────── FAILED, index, -errno   or   end of file: executed, or waiting for start
+ */
+
+const WAIT = 1;
+const FAILED = 2;
+const GO = 3;
+const CHILD = 4;
+const PACKET_BYTES = 16;
+
+/** What init, or a monitor in its place, is started with. */
+export interface Launch {
+  /** Sealed executable of init. */
+  file: number;
+  argv: string[];
+  /** Descriptors from 3 on. */
+  descriptors: number[];
+}
+
+/** Starts init. Where the container's parent is somebody else (the monitor), that one starts it. */
+export type Launcher = (launch: Launch) => void;
+
+/** What init said: it waits, or it has failed, or it has gone. */
+export type Said = { kind: "waits"; step: number } | { kind: "failed"; step: number; errno: number } | { kind: "gone" };
+
+/** The other side while a plan runs. */
+export class Init {
+  /** Of the container's first process, in our pid namespace; 0 before it exists. */
+  pid = 0;
+  pidfd = -1;
+  /** Of the first stage, when we are its parent. */
+  #stage = -1;
+  readonly #socket: number;
+
+  /** Starts init with its plan, its trace and the slots filled so far, in their order. */
+  constructor(plan: Uint8Array, trace: number, slots: readonly number[], preserved: readonly number[], launcher?: Launcher) {
+    const [ours, theirs] = socketPair();
+    this.#socket = ours;
+    const file = sealedFile("caisson-init", readFileSync(nativeFiles().init), true);
+    const bytes = sealedFile("caisson-plan", plan);
+    const launch = {
+      file,
+      argv: ["caisson-init", String(3 + preserved.length)],
+      descriptors: [...preserved, bytes, trace, theirs, ...slots],
+    };
+    if (launcher === undefined) {
+      const pid = spawn(file, launch.argv, [], [0, 1, 2, ...launch.descriptors]);
+      this.#stage = openProcess(pid);
+      this.pid = pid;
+    } else {
+      launcher(launch);
+    }
+    for (const fd of [file, bytes, theirs]) close(fd);
+  }
+
+  /** Waits for init's next word that is not about its child. */
+  listen(): Said {
+    for (;;) {
+      const packet = receive(this.#socket, PACKET_BYTES);
+      if (packet === undefined) return { kind: "gone" };
+      const { kind, step, result } = decode(packet);
+      if (kind === WAIT) return { kind: "waits", step };
+      if (kind === FAILED) return { kind: "failed", step, errno: -result };
+      if (kind !== CHILD) throw new ContainerError({ message: `init said ${kind}, which means nothing`, code: "EPROTO" });
+      this.#adopt(result, packet.descriptors[0]);
+    }
+  }
+
+  /** Ends the host's turn. @returns false when init has gone */
+  go(step: number, descriptors: number[]): boolean {
+    const packet = Buffer.alloc(PACKET_BYTES);
+    packet.writeUInt32LE(GO, 0);
+    packet.writeUInt32LE(step, 4);
+    return send(this.#socket, packet, descriptors);
+  }
+
+  /** Kills what there is of it, and reaps it if it is ours. */
+  kill(): void {
+    for (const pidfd of [this.#stage, this.pidfd]) {
+      if (pidfd < 0) continue;
+      signal(pidfd, 9);
+      wait([pidfd], 10_000, [POLLIN | POLLHUP]);
+      reapOwn(pidfd);
+    }
+  }
+
+  close(): void {
+    close(this.#socket);
+    if (this.#stage >= 0) close(this.#stage);
+    this.#stage = -1;
+  }
+
+  #adopt(pid: number, pidfd: number | undefined): void {
+    this.pid = pid;
+    this.pidfd = pidfd ?? openProcess(pid);
+    if (this.#stage < 0) return;
+    reap(this.#stage);
+    close(this.#stage);
+    this.#stage = -1;
+  }
+}
+
+/** Reaps a process that may be somebody else's to reap. */
+function reapOwn(pidfd: number): void {
+  try {
+    reap(pidfd, false);
+  } catch (error) {
+    if (!(error instanceof ContainerError && error.code === "ECHILD")) throw error;
+  }
+}
+
+function decode({ bytes }: Packet): { kind: number; step: number; result: number } {
+  if (bytes.length !== PACKET_BYTES) throw new ContainerError({ message: "init's word is cut short", code: "EPROTO" });
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return { kind: view.getUint32(0, true), step: view.getUint32(4, true), result: Number(view.getBigInt64(8, true)) };
+}
+
+/** What start hears from the waiting init on start.sock: nothing (executed) or the step that failed. */
+export function awaitOutcome(socket: number): Said {
+  const packet = receive(socket, PACKET_BYTES);
+  if (packet === undefined) return { kind: "gone" };
+  const { kind, step, result } = decode(packet);
+  if (kind === FAILED) return { kind: "failed", step, errno: -result };
+  throw new ContainerError({ message: `init said ${kind} after start`, code: "EPROTO" });
+}
