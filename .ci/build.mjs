@@ -1,0 +1,81 @@
+// npm run build: native programs, addon, JavaScript, and the single-file executable under its two names.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const bin = (name) => join(root, "node_modules", ".bin", name);
+
+function run(command, ...args) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: "inherit" });
+  if (status !== 0) {
+    console.error(`build: ${command} ${args.join(" ")} failed${error ? `: ${error.message}` : ""}`);
+    process.exit(1);
+  }
+}
+
+/** Node's own headers, where they are installed beside it; without them node-gyp would fetch them. */
+function nodeDirectory() {
+  const prefix = dirname(dirname(process.execPath));
+  return [prefix, "/usr", "/usr/local"].find((path) => existsSync(join(path, "include/node/common.gypi")));
+}
+
+const headers = nodeDirectory();
+run(bin("tsc"), "-p", ".");
+run(process.execPath, ".ci/generate.mjs", "--check");
+run("sh", "native/build.sh");
+run(bin("node-gyp"), "--silent", existsSync(join(root, "build/Makefile")) ? "build" : "rebuild", ...(headers ? [`--nodedir=${headers}`] : []));
+
+// The executable carries addon, init and monitor. The addon goes through a memfd: bun would unpack it to $TMPDIR, where
+// somebody else's file could lie in its place.
+mkdirSync(join(root, "dist/bin"), { recursive: true });
+const entry = join(root, "dist/js/bundled.js");
+writeFileSync(entry, 'import "./embedded.js";\nimport "./cli/main.js";\n');
+writeFileSync(
+  join(root, "dist/js/embedded.js"),
+  `import addon from "../../build/Release/caisson.node" with { type: "file" };
+import init from "../native/init" with { type: "file" };
+import monitor from "../native/monitor" with { type: "file" };
+import { readFileSync } from "node:fs";
+import { dlopen, ptr } from "bun:ffi";
+import { provideNativeFiles } from "./kernel/addon.js";
+
+function load(module, path) {
+  const libc = dlopen("libc.so.6", {
+    memfd_create: { args: ["ptr", "u32"], returns: "i32" },
+    write: { args: ["i32", "ptr", "u64"], returns: "i64" },
+    close: { args: ["i32"], returns: "i32" },
+  });
+  const bytes = readFileSync(path);
+  const fd = libc.symbols.memfd_create(ptr(Buffer.from("caisson-addon\\0")), 1);
+  for (let done = 0; fd >= 0 && done < bytes.length; ) {
+    const wrote = Number(libc.symbols.write(fd, ptr(bytes, done), bytes.length - done));
+    if (wrote <= 0) break;
+    done += wrote;
+  }
+  if (fd < 0) throw new Error("cannot load the addon: memfd_create is refused");
+  process.dlopen(module, "/proc/self/fd/" + fd);
+  libc.symbols.close(fd);
+}
+
+provideNativeFiles({ addon, init, monitor, load });
+`,
+);
+const bun = join(root, "node_modules/@oven", `bun-linux-${process.arch === "arm64" ? "aarch64" : "x64"}`, "bin/bun");
+run(
+  bun,
+  "build",
+  "--compile",
+  "--bytecode",
+  "--minify",
+  "--no-compile-autoload-bunfig",
+  "--no-compile-autoload-dotenv",
+  "--no-compile-autoload-tsconfig",
+  "--no-compile-autoload-package-json",
+  entry,
+  "--outfile",
+  "dist/bin/caisson",
+);
+rmSync(join(root, "dist/bin/caisson-runtime"), { force: true });
+symlinkSync("caisson", join(root, "dist/bin/caisson-runtime"));

@@ -1,0 +1,13 @@
+import { CREATION_FLAGS, createFromBundle } from "./creation.ts";
+import { parseFlags } from "./flags.ts";
+import type { Command } from "./runtime.ts";
+
+export const create: Command = {
+  usage: "[command options] <container-id>",
+  flags: CREATION_FLAGS,
+  run(words, globals) {
+    const { flags, rest } = parseFlags(CREATION_FLAGS, words);
+    createFromBundle(rest[0], flags, globals, { start: "later" });
+    return 0;
+  },
+};

@@ -1,0 +1,76 @@
+import { renameSync, writeFileSync } from "node:fs";
+import { cwd } from "node:process";
+import { Container, type Running, type Start } from "../../container/container.ts";
+import { ContainerError } from "../../error.ts";
+import type { Definition } from "../../plan/definition.ts";
+import { readBundle } from "../../spec/bundle.ts";
+import type { Globals } from "./runtime.ts";
+import { describe } from "./words.ts";
+
+/** Flags that create and run share. */
+export const CREATION_FLAGS = {
+  bundle: { kind: "string", short: "b", help: "path to the root of the bundle directory, defaults to the current directory" },
+  "console-socket": { kind: "string", help: "path to an AF_UNIX socket which will receive the master of the console's terminal" },
+  "pid-file": { kind: "string", help: "specify the file to write the process id to" },
+  "no-pivot": { kind: "boolean", help: "do not use pivot root to jail process inside rootfs" },
+  "no-new-keyring": { kind: "boolean", help: "do not create a new session keyring for the container" },
+  "preserve-fds": { kind: "string", help: "pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)" },
+} as const;
+
+export interface CreationFlags {
+  bundle: string | undefined;
+  "console-socket": string | undefined;
+  "pid-file": string | undefined;
+  "no-pivot": boolean;
+  "no-new-keyring": boolean;
+  "preserve-fds": string | undefined;
+}
+
+/** Creates the container that a bundle and the flags describe. */
+export function createFromBundle(
+  id: string | undefined,
+  flags: CreationFlags,
+  { root }: Globals,
+  { start, console, ...more }: Start & { start: Definition["start"]; console?: "creator" },
+): { container: Container; process: Running } {
+  if (id === undefined) throw new ContainerError({ message: 'container id cannot be empty', code: "ERR_USAGE" });
+  const { spec, bundle } = readBundle(flags.bundle ?? cwd());
+  const socket = flags["console-socket"];
+  const terminal = spec.process?.terminal === true;
+  if (terminal && socket === undefined && console === undefined)
+    throw new ContainerError({ message: "cannot allocate tty if runc will detach without setting console socket", code: "ERR_USAGE" });
+  if (!terminal && socket !== undefined)
+    throw new ContainerError({ message: "cannot use console socket if runc will not detach or allocate tty", code: "ERR_USAGE" });
+  const target = socket === undefined ? console : { socket };
+  const created = describe(() =>
+    Container.create(
+      root,
+      {
+        id,
+        spec,
+        bundle,
+        start,
+        ...(target === undefined ? {} : { console: target }),
+        ...(flags["no-new-keyring"] ? {} : { keyring: `_ses.${id}` }),
+        ...(flags["no-pivot"] ? { noPivot: true } : {}),
+      },
+      { ...more, preserved: preservedDescriptors(flags["preserve-fds"]) },
+    ),
+  );
+  if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], created.process.pid);
+  return created;
+}
+
+/** Descriptors 3 and up: those of socket activation ($LISTEN_FDS), then as many as asked for. */
+export function preservedDescriptors(asked: string | undefined): number[] {
+  const count = Number(asked ?? 0) + Number(process.env.LISTEN_FDS ?? 0);
+  if (!Number.isSafeInteger(count) || count < 0 || count > 1000)
+    throw new ContainerError({ message: `invalid number of descriptors: ${asked}`, code: "ERR_USAGE" });
+  return Array.from({ length: count }, (_, i) => 3 + i);
+}
+
+/** Written as a whole: whoever waits for the file must not read half a number. */
+export function writePid(path: string, pid: number): void {
+  writeFileSync(`${path}.new`, String(pid));
+  renameSync(`${path}.new`, path);
+}

@@ -1,0 +1,93 @@
+import { readFileSync } from "node:fs";
+import { Container } from "../../container/container.ts";
+import { attend, takeTerminal } from "../../container/foreground.ts";
+import { ContainerError } from "../../error.ts";
+import type { Process } from "../../spec/spec.ts";
+import { parseProcess } from "../../spec/parse.ts";
+import { preservedDescriptors, writePid } from "./creation.ts";
+import { parseFlags, type Words } from "./flags.ts";
+import type { Command } from "./runtime.ts";
+import { describe } from "./words.ts";
+
+const FLAGS = {
+  "console-socket": { kind: "string", help: "path to an AF_UNIX socket which will receive the master of the console's terminal" },
+  cwd: { kind: "string", help: "current working directory in the container" },
+  env: { kind: "strings", short: "e", help: "set environment variables" },
+  tty: { kind: "boolean", short: "t", help: "allocate a pseudo-TTY" },
+  user: { kind: "string", short: "u", help: "UID (format: <uid>[:<gid>])" },
+  "additional-gids": { kind: "strings", short: "g", help: "additional gids" },
+  process: { kind: "string", short: "p", help: "path to the process.json" },
+  detach: { kind: "boolean", short: "d", help: "detach from the container's process" },
+  "pid-file": { kind: "string", help: "specify the file to write the process id to" },
+  "process-label": { kind: "string", help: "set the asm process label for the process commonly used with selinux" },
+  apparmor: { kind: "string", help: "set the apparmor profile for the process" },
+  "no-new-privs": { kind: "boolean", help: "set the no new privileges value for the process" },
+  cap: { kind: "strings", short: "c", help: "add a capability to the bounding set for the process" },
+  "preserve-fds": { kind: "string", help: "pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)" },
+  "ignore-paused": { kind: "boolean", help: "allow exec in a paused container" },
+} as const;
+
+export const exec: Command = {
+  usage: "[command options] <container-id> <command> [command options] || -p process.json <container-id>",
+  flags: FLAGS,
+  failure: 255,
+  run(words, { root }) {
+    const { flags, rest } = parseFlags(FLAGS, words);
+    const [id = "", ...args] = rest;
+    const container = Container.open(root, id);
+    const process = flags.process === undefined ? processFrom(flags, args, container.spec.process) : parseProcess(readFileSync(flags.process));
+    const socket = flags["console-socket"];
+    if (process.terminal === true && flags.detach && socket === undefined)
+      throw new ContainerError({ message: "cannot allocate tty if runc will detach without setting console socket", code: "ERR_USAGE" });
+    let master: number | undefined;
+    const running = describe(() =>
+      container.exec(process, {
+        preserved: preservedDescriptors(flags["preserve-fds"]),
+        console: socket === undefined ? "creator" : { socket },
+        takeTerminal: (ours) => {
+          master = takeTerminal(ours);
+        },
+      }),
+    );
+    if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], running.pid);
+    return flags.detach ? 0 : attend(running, master).status;
+  },
+};
+
+/** The container's own process, with what the flags change. */
+function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: Process = { cwd: "/" }): Process {
+  if (args.length === 0) throw new ContainerError({ message: "process args cannot be empty", code: "ERR_USAGE" });
+  const [, uid, gid] = /^(\d+)(?::(\d+))?$/.exec(flags.user ?? "") ?? [];
+  if (flags.user !== undefined && uid === undefined)
+    throw new ContainerError({ message: `bad value for --user: ${flags.user}: use <uid>[:<gid>]`, code: "ERR_USAGE" });
+  const gids = flags["additional-gids"].map((text) => {
+    if (!/^\d+$/.test(text)) throw new ContainerError({ message: `bad value for --additional-gids: ${text}`, code: "ERR_USAGE" });
+    return Number(text);
+  });
+  const { capabilities = {} } = own;
+  const withCaps = (set: string[] = []) => [...new Set([...set, ...flags.cap])];
+  return {
+    ...own,
+    args,
+    terminal: flags.tty,
+    cwd: flags.cwd ?? own.cwd,
+    env: [...(own.env ?? []), ...flags.env],
+    user: {
+      ...own.user,
+      ...(uid === undefined ? {} : { uid: Number(uid) }),
+      ...(gid === undefined ? {} : { gid: Number(gid) }),
+      ...(gids.length === 0 ? {} : { additionalGids: gids }),
+    },
+    ...(flags["no-new-privs"] ? { noNewPrivileges: true } : {}),
+    ...(flags.cap.length === 0
+      ? {}
+      : {
+          capabilities: {
+            ...capabilities,
+            bounding: withCaps(capabilities.bounding),
+            effective: withCaps(capabilities.effective),
+            permitted: withCaps(capabilities.permitted),
+          },
+        }),
+  };
+}

@@ -1,0 +1,29 @@
+import { Container } from "../../container/container.ts";
+import { ContainerError } from "../../error.ts";
+import { print, printJson, printTable } from "../print.ts";
+import { parseFlags } from "./flags.ts";
+import type { Command } from "./runtime.ts";
+import { describeContainer } from "./state.ts";
+
+const FLAGS = {
+  format: { kind: "string", short: "f", help: "select one of: table or json" },
+  quiet: { kind: "boolean", short: "q", help: "display only container IDs" },
+} as const;
+
+export const list: Command = {
+  usage: "[command options]",
+  flags: FLAGS,
+  run(words, { root }) {
+    const { flags } = parseFlags(FLAGS, words);
+    const containers = Container.list(root).map(describeContainer);
+    if (flags.quiet) for (const { id } of containers) print(String(id));
+    else if (flags.format === "json") printJson(containers.length === 0 ? null : containers);
+    else if (flags.format === undefined || flags.format === "table")
+      printTable(
+        ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"],
+        containers.map(({ id, pid, status, bundle, created, owner }) => [id, pid ?? 0, status, bundle, created, owner === "" ? "root" : owner].map(String)),
+      );
+    else throw new ContainerError({ message: "invalid format option", code: "ERR_USAGE" });
+    return 0;
+  },
+};

@@ -1,0 +1,31 @@
+import { ContainerError } from "../../error.ts";
+
+/** runc's words for what the kernel said of the executable; engines decide 126 and 127 by them. */
+const EXECUTABLE: { [code: string]: string } = {
+  ENOENT: "no such file or directory",
+  EACCES: "permission denied",
+  ENOEXEC: "exec format error",
+  ENOTDIR: "not a directory",
+};
+
+/** Runs an operation of the container; what goes wrong while it starts is told in runc's words, with our own after them. */
+export function describe<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof ContainerError) || error.step === undefined) throw error;
+    throw new ContainerError({ ...error, message: `unable to start container process: ${wordsFor(error)}`, cause: error.cause });
+  }
+}
+
+function wordsFor(error: ContainerError): string {
+  const { step, code = "", message, path: name = "", dest = name } = error;
+  if (step === "findExecutable") {
+    if (code === "ENOENT" && !name.includes("/")) return `exec: ${JSON.stringify(name)}: executable file not found in $PATH`;
+    const word = EXECUTABLE[code] ?? code;
+    return code === "ENOENT" ? `exec: ${JSON.stringify(name)}: stat ${dest}: ${word}` : `exec: ${JSON.stringify(name)}: ${word}`;
+  }
+  if (step === "execute") return `exec ${name}: ${EXECUTABLE[code] ?? code}`;
+  if (step === "changeDirectory") return `chdir to cwd (${JSON.stringify(name)}) set in config.json failed: ${EXECUTABLE[code] ?? code}`;
+  return message;
+}
