@@ -1,6 +1,6 @@
 // npm run build: native programs, addon, JavaScript, and the single-file executable under its two names.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -25,7 +25,12 @@ const headers = nodeDirectory();
 run(bin("tsc"), "-p", ".");
 run(process.execPath, ".ci/generate.mjs", "--check");
 run("sh", "native/build.sh");
-run(bin("node-gyp"), "--silent", existsSync(join(root, "build/Makefile")) ? "build" : "rebuild", ...(headers ? [`--nodedir=${headers}`] : []));
+run(
+  bin("node-gyp"),
+  "--silent",
+  existsSync(join(root, "build/Makefile")) ? "build" : "rebuild",
+  ...(headers ? [`--nodedir=${headers}`] : []),
+);
 
 // The executable carries addon, init and monitor. The addon goes through a memfd: bun would unpack it to $TMPDIR, where
 // somebody else's file could lie in its place.

@@ -28,7 +28,8 @@
 #define CLOSE_RANGE_CLOEXEC (1U << 2)
 #endif
 
-namespace {
+namespace
+{
 
 /* Where the calls of the current host step are reported: the container's trace, mapped; see plan.h. */
 struct {
@@ -113,7 +114,8 @@ Napi::Value Syscall(const Napi::CallbackInfo &info)
 		default:
 			if (value.IsTypedArray()) {
 				Napi::TypedArray array = value.As<Napi::TypedArray>();
-				args[i] = address(static_cast<uint8_t *>(array.ArrayBuffer().Data()) + array.ByteOffset());
+				args[i] =
+				    address(static_cast<uint8_t *>(array.ArrayBuffer().Data()) + array.ByteOffset());
 			}
 		}
 	}
@@ -183,7 +185,8 @@ struct launch {
 	/* move the sources out of the way first: a target may be another one's source */
 	int file = what->path != nullptr ? -1 : fcntl(what->file, F_DUPFD_CLOEXEC, what->count);
 	for (int i = 0; i < what->count; i++)
-		what->scratch[i] = what->descriptors[i] < 0 ? -1 : fcntl(what->descriptors[i], F_DUPFD_CLOEXEC, what->count);
+		what->scratch[i] =
+		    what->descriptors[i] < 0 ? -1 : fcntl(what->descriptors[i], F_DUPFD_CLOEXEC, what->count);
 	for (int i = 0; i < what->count; i++)
 		if (what->scratch[i] < 0 ? close(i), what->descriptors[i] >= 0 : dup2(what->scratch[i], i) < 0)
 			_exit(126);
@@ -225,10 +228,18 @@ Napi::Value Spawn(const Napi::CallbackInfo &info)
 	for (uint32_t i = 0; i < given.Length(); i++)
 		descriptors.push_back(given.Get(i).As<Napi::Number>().Int32Value());
 	std::string path = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
-	launch what = {info[0].IsString() ? -1 : int_at(info, 0), info[0].IsString() ? path.c_str() : nullptr, descriptors.data(), scratch.data(), static_cast<int>(descriptors.size()),
-		       argv.data(), envp.data(), {}, false};
+	launch what = {info[0].IsString() ? -1 : int_at(info, 0),
+		       info[0].IsString() ? path.c_str() : nullptr,
+		       descriptors.data(),
+		       scratch.data(),
+		       static_cast<int>(descriptors.size()),
+		       argv.data(),
+		       envp.data(),
+		       {},
+		       false};
 	int64_t soft = info[4].As<Napi::Number>().Int64Value();
-	if (soft >= 0 && getrlimit(RLIMIT_NOFILE, &what.nofile) == 0 && static_cast<rlim_t>(soft) <= what.nofile.rlim_max) {
+	if (soft >= 0 && getrlimit(RLIMIT_NOFILE, &what.nofile) == 0 &&
+	    static_cast<rlim_t>(soft) <= what.nofile.rlim_max) {
 		what.nofile.rlim_cur = static_cast<rlim_t>(soft);
 		what.limit = true;
 	}
@@ -246,7 +257,8 @@ Napi::Value Spawn(const Napi::CallbackInfo &info)
 		uint64_t at = __atomic_fetch_add(&trace.header->count, 1, __ATOMIC_RELAXED);
 		if (at < trace.header->capacity) {
 			report *entry = reinterpret_cast<report *>(trace.header + 1) + at;
-			*entry = {started, now_ns(), result, {}, static_cast<uint16_t>(trace.step), REPORT_HOST, SYS_vfork};
+			*entry = {started,     now_ns(), result, {}, static_cast<uint16_t>(trace.step),
+				  REPORT_HOST, SYS_vfork};
 		}
 	}
 	return Napi::Number::New(info.Env(), static_cast<double>(result));
@@ -369,8 +381,9 @@ Napi::Value SocketIn(const Napi::CallbackInfo &info)
 		return Napi::Number::New(info.Env(), -errno);
 	long result = call(SYS_setns, static_cast<uint64_t>(int_at(info, 0)), CLONE_NEWNET);
 	if (result >= 0) {
-		result = call(SYS_socket, static_cast<uint64_t>(int_at(info, 1)),
-			      static_cast<uint64_t>(int_at(info, 2) | SOCK_CLOEXEC), static_cast<uint64_t>(int_at(info, 3)));
+		result =
+		    call(SYS_socket, static_cast<uint64_t>(int_at(info, 1)),
+			 static_cast<uint64_t>(int_at(info, 2) | SOCK_CLOEXEC), static_cast<uint64_t>(int_at(info, 3)));
 		if (call(SYS_setns, static_cast<uint64_t>(home), CLONE_NEWNET) < 0)
 			abort();
 	}

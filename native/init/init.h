@@ -45,11 +45,11 @@ struct step {
 };
 
 struct run {
-	const struct step *step;      /* the one that runs */
-	struct trace_header *trace;   /* shared with the host; execve removes the mapping */
-	int turns;                    /* socket to the host, later to start */
-	int preserved;                /* descriptors 3..2+preserved belong to the container */
-	const char *executable;       /* found by find_executable */
+	const struct step *step;    /* the one that runs */
+	struct trace_header *trace; /* shared with the host; execve removes the mapping */
+	int turns;                  /* socket to the host, later to start */
+	int preserved;              /* descriptors 3..2+preserved belong to the container */
+	const char *executable;     /* found by find_executable */
 	int slots[PLAN_SLOTS];
 };
 
@@ -61,9 +61,10 @@ void run_plan(struct run *run, const unsigned char *plan);
 
 /* report.c: the one function through which handlers call the kernel; it stamps the time and leaves a report. */
 long report_call(struct run *run, long nr, const uint64_t args[6]);
-#define CALL_6(run, nr, a, b, c, d, e, f, ...)                                                                 \
-	report_call(run, nr, (const uint64_t[6]){(uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d),    \
-						 (uint64_t)(e), (uint64_t)(f)})
+#define CALL_6(run, nr, a, b, c, d, e, f, ...)                                                                     \
+	report_call(run, nr,                                                                                       \
+		    (const uint64_t[6]){(uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e), \
+					(uint64_t)(f)})
 #define sys(run, ...) CALL_6(run, __VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
 
 /* turn.c: the conversation with the host. */
@@ -86,11 +87,11 @@ long set_attributes(struct run *run, long mount, const struct mount_attr *attrib
 size_t text_length(const char *text);
 bool text_equal(const char *one, const char *other);
 
-#define RESULT(expression)                                                                                     \
-	do {                                                                                                   \
-		long result_ = (expression);                                                                   \
-		if (result_ < 0)                                                                               \
-			return result_;                                                                        \
+#define RESULT(expression)                   \
+	do {                                 \
+		long result_ = (expression); \
+		if (result_ < 0)             \
+			return result_;      \
 	} while (0)
 
 /* The handlers, one a step: >= 0 or -errno. */

@@ -6,8 +6,8 @@
 static long run_step(struct run *run, const struct step *step)
 {
 	switch ((enum opcode)step->opcode) {
-#define STEP(number, name, ...)                                                                                \
-	case OPCODE_##name:                                                                                    \
+#define STEP(number, name, ...) \
+	case OPCODE_##name:     \
 		return step_##name(run, step->arg);
 #include "../plan/steps.def"
 #undef STEP

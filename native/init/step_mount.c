@@ -31,7 +31,7 @@ static long set_parameter(struct run *run, long context, const char *parameter)
 }
 
 long make_filesystem(struct run *run, const char *type, const char *source, char *const *parameters,
-			    uint64_t attributes)
+		     uint64_t attributes)
 {
 	long context = sys(run, __NR_fsopen, type, FSOPEN_CLOEXEC);
 	RESULT(context);
@@ -141,7 +141,6 @@ long step_open_own(struct run *run, const union plan_arg *arg)
 	run->slots[arg[1].slot] = (int)file;
 	return file;
 }
-
 
 /* The old root lands on top of the new one (both are "."), and is detached: pivot_root(2), "pivot_root(".", ".")". */
 long step_pivot_root(struct run *run, const union plan_arg *arg)

@@ -31,8 +31,8 @@ long step_protect_path(struct run *run, const union plan_arg *arg)
 	if (target == -ENOENT || target == -ENOTDIR)
 		return 0;
 	RESULT(target);
-	long tree = sys(run, __NR_open_tree, target, "",
-			OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+	long tree =
+	    sys(run, __NR_open_tree, target, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
 	RESULT(tree);
 	RESULT(set_attributes(run, tree, &attributes, true));
 	RESULT(move_onto(run, tree, target));

@@ -37,8 +37,8 @@ long step_attach_console(struct run *run, const union plan_arg *arg)
 {
 	long target = make_target(run, run->slots[arg[0].slot], "/dev/console", true);
 	RESULT(target);
-	long tree = sys(run, __NR_open_tree, run->slots[arg[1].slot], "",
-			OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	long tree =
+	    sys(run, __NR_open_tree, run->slots[arg[1].slot], "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	RESULT(tree);
 	RESULT(sys(run, __NR_move_mount, tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
 	RESULT(sys(run, __NR_close, tree));

@@ -60,7 +60,8 @@ long take_turn(struct run *run, uint64_t first, uint64_t count)
 	struct turn turn = {0, 0, 0};
 	struct rights rights;
 	struct kernel_iovec iov = {&turn, sizeof turn};
-	struct kernel_msghdr message = {.iov = &iov, .iov_length = 1, .control = &rights, .control_length = sizeof rights};
+	struct kernel_msghdr message = {
+	    .iov = &iov, .iov_length = 1, .control = &rights, .control_length = sizeof rights};
 	if (!send_turn(run, TURN_WAIT, 0, -1))
 		return -EPROTO;
 	long got = sys(run, __NR_recvmsg, run->turns, &message, MSG_CMSG_CLOEXEC);

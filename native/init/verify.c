@@ -1,6 +1,6 @@
 /*
- * The verifier: after it, no handler checks anything. One forward pass; lengths and offsets are u64 and compared
- * by subtraction from the end, so nothing wraps.
+ * The verifier: after it, no handler checks anything. One forward pass, in time proportional to the plan; lengths and
+ * offsets are u64 and compared by subtraction from the end, so nothing wraps.
  */
 #include "init.h"
 
@@ -29,6 +29,7 @@ struct proof {
 	unsigned char *bytes;
 	uint64_t size;
 	uint64_t pool;
+	uint64_t free;                    /* behind the vectors and blobs proven so far */
 	unsigned char filled[PLAN_SLOTS]; /* 1 while a slot holds a descriptor */
 };
 
@@ -45,25 +46,40 @@ static uint64_t word_at(const struct proof *proof, uint64_t offset)
 	return word;
 }
 
-/* A zero-ended vector of string offsets, all inside the pool. */
-static bool is_vector(const struct proof *proof, uint64_t offset)
+/*
+ * Vectors and blobs lie in the order of their use and share no byte: what has been proven of one cannot be changed by
+ * relocating another. Strings may lie anywhere, even in them: all that is said of a string is that it ends.
+ */
+static bool is_next(const struct proof *proof, uint64_t offset)
 {
-	if (!in_pool(proof, offset) || offset % 8 != 0)
+	return in_pool(proof, offset) && offset >= proof->free && offset % 8 == 0;
+}
+
+/* A zero-ended vector of string offsets, which become addresses. Its zero is never written, so a NUL at the end stays. */
+static bool relocate_vector(struct proof *proof, uint64_t offset)
+{
+	if (!is_next(proof, offset))
 		return false;
 	for (; proof->size - offset >= 8; offset += 8) {
 		uint64_t string = word_at(proof, offset);
-		if (string == 0)
+		if (string == 0) {
+			proof->free = offset + 8;
 			return true;
+		}
 		if (!in_pool(proof, string))
 			return false;
+		uint64_t address = (uint64_t)(uintptr_t)(proof->bytes + string);
+		__builtin_memcpy(proof->bytes + offset, &address, sizeof address);
 	}
 	return false;
 }
 
-static bool is_blob(const struct proof *proof, uint64_t offset)
+static bool is_blob(struct proof *proof, uint64_t offset)
 {
-	return in_pool(proof, offset) && offset % 8 == 0 && proof->size - offset >= 8 &&
-	       word_at(proof, offset) <= proof->size - offset - 8;
+	if (!is_next(proof, offset) || proof->size - offset < 8 || word_at(proof, offset) > proof->size - offset - 8)
+		return false;
+	proof->free = offset + 8 + word_at(proof, offset);
+	return true;
 }
 
 static bool prove_turn(struct proof *proof, const uint64_t *arg)
@@ -89,7 +105,7 @@ static bool prove_argument(struct proof *proof, enum kind kind, uint64_t value)
 	case STRING:
 		return in_pool(proof, value);
 	case STRINGS:
-		return is_vector(proof, value);
+		return relocate_vector(proof, value);
 	case BYTES:
 		return is_blob(proof, value);
 	case READS:
@@ -108,29 +124,6 @@ static bool prove_argument(struct proof *proof, enum kind kind, uint64_t value)
 	return false;
 }
 
-/*
- * A vector is made of addresses once it has been relocated, and two steps may share one: so all steps are proven
- * first, and a vector is relocated at its first use only. What overlaps a vector would change under it.
- */
-static bool relocate_vector(struct proof *proof, uint64_t offset, uint64_t *seen, uint64_t *seen_count)
-{
-	for (uint64_t i = 0; i < *seen_count; i++)
-		if (seen[i] == offset)
-			return true;
-	if (*seen_count == 64)
-		return false;
-	seen[(*seen_count)++] = offset;
-	for (;; offset += 8) {
-		uint64_t string = word_at(proof, offset);
-		if (string == 0)
-			return true;
-		if (!in_pool(proof, string))
-			return false;
-		uint64_t address = (uint64_t)(uintptr_t)(proof->bytes + string);
-		__builtin_memcpy(proof->bytes + offset, &address, sizeof address);
-	}
-}
-
 bool verify_plan(unsigned char *bytes, uint64_t size)
 {
 	struct plan_header header;
@@ -143,57 +136,27 @@ bool verify_plan(unsigned char *bytes, uint64_t size)
 	    header.inherited > PLAN_SLOTS || header.step_count == 0 || steps_size > size - sizeof header ||
 	    header.pool_offset != sizeof header + steps_size || header.pool_offset >= size || bytes[size - 1] != 0)
 		return false;
-	proof.pool = header.pool_offset;
+	proof.pool = proof.free = header.pool_offset;
 	for (uint32_t slot = 0; slot < header.inherited; slot++)
 		proof.filled[slot] = 1;
 
 	struct plan_step *steps = (struct plan_step *)(void *)(bytes + sizeof header);
 	uint32_t next_index = 0;
 	for (uint32_t i = 0; i < header.step_count; i++) {
-		const struct plan_step *step = &steps[i];
+		struct plan_step *step = &steps[i];
 		const struct signature *signature = signature_of(step->opcode);
 		if (signature == NULL || step->zero != 0 || step->index < next_index)
 			return false;
 		next_index = (uint32_t)step->index + 1;
-		for (int a = 0; a < PLAN_ARGS; a++)
-			if (!prove_argument(&proof, (enum kind)signature->kinds[a], step->arg[a]))
+		for (int a = 0; a < PLAN_ARGS; a++) {
+			enum kind kind = (enum kind)signature->kinds[a];
+			if (!prove_argument(&proof, kind, step->arg[a]))
 				return false;
+			if (kind == STRING || kind == STRINGS || kind == BYTES)
+				step->arg[a] += (uint64_t)(uintptr_t)bytes;
+		}
 		if (step->opcode == OPCODE_turn && !prove_turn(&proof, step->arg))
 			return false;
 	}
-
-	uint64_t seen[64], seen_count = 0;
-	for (uint32_t i = 0; i < header.step_count; i++) {
-		const struct signature *signature = signature_of(steps[i].opcode);
-		for (int a = 0; a < PLAN_ARGS; a++) {
-			enum kind kind = (enum kind)signature->kinds[a];
-			if (kind == STRINGS && !relocate_vector(&proof, steps[i].arg[a], seen, &seen_count))
-				return false;
-		}
-	}
-	/* relocating one vector may have changed another that overlaps it, or a blob's length: look again */
-	for (uint32_t i = 0; i < header.step_count; i++) {
-		const struct signature *signature = signature_of(steps[i].opcode);
-		for (int a = 0; a < PLAN_ARGS; a++) {
-			enum kind kind = (enum kind)signature->kinds[a];
-			if (kind == BYTES && !is_blob(&proof, steps[i].arg[a]))
-				return false;
-			if (kind == STRINGS) {
-				uint64_t base = (uint64_t)(uintptr_t)bytes;
-				for (uint64_t at = steps[i].arg[a];; at += 8) {
-					if (proof.size - at < 8)
-						return false;
-					uint64_t address = word_at(&proof, at);
-					if (address == 0)
-						break;
-					if (address - base < proof.pool || address - base >= size)
-						return false;
-				}
-			}
-			if (kind == STRING || kind == STRINGS || kind == BYTES)
-				steps[i].arg[a] += (uint64_t)(uintptr_t)bytes;
-		}
-	}
-	/* addresses written by a vector could have overwritten the last byte that ends all strings */
-	return bytes[size - 1] == 0;
+	return true;
 }

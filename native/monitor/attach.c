@@ -224,8 +224,7 @@ void attach_poll(struct pollfd slots[1 + MAX_CLIENTS], int64_t *deadline_ms)
 		short events = waits ? 0 : POLLIN;
 		if (client->full)
 			events |= POLLOUT;
-		slots[1 + i] =
-		    (struct pollfd){.fd = waits && client->gone ? -1 : client->fd, .events = events};
+		slots[1 + i] = (struct pollfd){.fd = waits && client->gone ? -1 : client->fd, .events = events};
 		if (client->fd >= 0 && client->full && (client->mask & SUBSCRIBE_FOREGROUND) == 0)
 			advance_deadline(deadline_ms, client->full_since_ms + SLOW_MS);
 	}

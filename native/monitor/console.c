@@ -205,9 +205,8 @@ void console_poll(struct pollfd slots[CONSOLE_SLOTS], int64_t *deadline_ms)
 		const bool asleep = stream->asleep_until_ms > now_ms();
 		if (asleep)
 			advance_deadline(deadline_ms, stream->asleep_until_ms);
-		slots[i] =
-		    (struct pollfd){.fd = console.begun && !asleep && stream->waiting == 0 ? stream->fd : -1,
-				    .events = POLLIN};
+		slots[i] = (struct pollfd){.fd = console.begun && !asleep && stream->waiting == 0 ? stream->fd : -1,
+					   .events = POLLIN};
 	}
 	slots[2] = (struct pollfd){.fd = console_input_free() ? -1 : input.fd, .events = POLLOUT};
 }
@@ -217,8 +216,7 @@ void console_serve(const struct pollfd slots[CONSOLE_SLOTS])
 	for (int i = 0; i < 2; i++) {
 		struct stream *stream = &streams[i];
 		if (stream->waiting != 0)
-			stream->waiting =
-			    attach_deliver(stream->type, stream->chunk, stream->size, stream->waiting);
+			stream->waiting = attach_deliver(stream->type, stream->chunk, stream->size, stream->waiting);
 		else if (slots[i].revents != 0 && stream->fd >= 0)
 			read_stream(stream);
 	}
@@ -250,8 +248,7 @@ bool console_drain(void)
 		while (stream->fd >= 0 && stream->waiting == 0) {
 			const bool more = stream->budget > 0 && read_stream(stream);
 			if (more)
-				stream->budget -=
-				    stream->size < stream->budget ? stream->size : stream->budget;
+				stream->budget -= stream->size < stream->budget ? stream->size : stream->budget;
 			else if (stream->fd >= 0)
 				end_stream(stream);
 		}

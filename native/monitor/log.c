@@ -40,8 +40,7 @@ static char batch[2 * MAX_RECORD]; /* apart, so that it is not a part of the exe
 static bool open_file(void)
 {
 	struct stat status;
-	log_file.fd =
-	    openat(DIRECTORY_FD, "log", O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	log_file.fd = openat(DIRECTORY_FD, "log", O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (log_file.fd < 0)
 		return false;
 	log_file.size = fstat(log_file.fd, &status) == 0 ? (uint64_t)status.st_size : 0;
@@ -102,12 +101,7 @@ static void rotate(void)
 static size_t character_size(const uint8_t *at, size_t left)
 {
 	const uint8_t lead = at[0];
-	const size_t size = lead < 0x80	  ? 1
-			    : lead < 0xc2 ? 0
-			    : lead < 0xe0 ? 2
-			    : lead < 0xf0 ? 3
-			    : lead < 0xf5 ? 4
-					  : 0;
+	const size_t size = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
 	if (size == 0 || size > left)
 		return 0;
 	if (size == 1)
@@ -146,8 +140,7 @@ static char *put_json(char *to, const uint8_t *bytes, size_t size)
 		}
 		if (length > 1) {
 			/* U+2028 and U+2029 end a line in JavaScript */
-			if (length == 3 && byte == 0xe2 && bytes[i + 1] == 0x80 &&
-			    (bytes[i + 2] & 0xfe) == 0xa8) {
+			if (length == 3 && byte == 0xe2 && bytes[i + 1] == 0x80 && (bytes[i + 2] & 0xfe) == 0xa8) {
 				to = put_escape(to, 0x2000u | (bytes[i + 2] & 0x3fu));
 			} else {
 				memcpy(to, bytes + i, length);

@@ -15,14 +15,14 @@ enum {
 	CONTROL_FD = 3,
 	INIT_FD = 4,
 	DIRECTORY_FD = 5, /* the container's, maybe O_PATH */
-	PASSED_FD = 6,	  /* the first of those that go on to init, where it is 3 */
+	PASSED_FD = 6,    /* the first of those that go on to init, where it is 3 */
 };
 
 struct options {
 	bool terminal;
 	bool keep_stdin;
 	uint64_t log_max; /* bytes; 0 is no limit */
-	int cleanup_fd;	  /* -1 is none */
+	int cleanup_fd;   /* -1 is none */
 	int init_fds;
 	char **init_argv;
 	char **cleanup_argv;
@@ -40,7 +40,7 @@ enum phase {
 	PHASE_CREATING, /* until the creator says STARTED */
 	PHASE_RUNNING,
 	PHASE_DRAINING, /* the container has exited; what it wrote is on its way */
-	PHASE_LEAVING,	/* all is told; a foreground client may be cleaning up */
+	PHASE_LEAVING,  /* all is told; a foreground client may be cleaning up */
 	PHASE_ABORTING, /* creation failed; children are being killed */
 	PHASE_CLEANING, /* the clean-up program runs */
 	PHASE_DONE,
@@ -120,7 +120,7 @@ bool write_exit_record(const struct child *container, uint64_t log_dropped);
 char *put_text(char *to, const char *text);
 char *put_number(char *to, uint64_t number, int min_digits);
 char *put_time(char *to, const struct timespec *time); /* RFC 3339, 30 bytes */
-int64_t now_ms(void);				       /* of a clock that only goes forward */
+int64_t now_ms(void);                                  /* of a clock that only goes forward */
 void advance_deadline(int64_t *deadline_ms, int64_t candidate_ms);
 
 #endif

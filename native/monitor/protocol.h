@@ -57,14 +57,14 @@ enum message_type {
 	/* monitor to creator */
 	MESSAGE_INIT_STARTED = 16, /* value: pid of init, extra: pid of the monitor */
 	MESSAGE_INIT_EXITED = 17,  /* value: wait status, extra: pid */
-	MESSAGE_FAILED = 18,	   /* value: errno, extra: enum failure; fatal before INIT_STARTED */
+	MESSAGE_FAILED = 18,       /* value: errno, extra: enum failure; fatal before INIT_STARTED */
 
 	/* monitor to creator and to clients */
 	MESSAGE_EXITED = 19, /* value: wait status as waitpid(2) has it, extra: pid */
 
 	/* client to monitor */
 	MESSAGE_SUBSCRIBE = 32, /* value: enum subscription, ORed; replaces the earlier mask */
-	MESSAGE_STDIN = 33,	/* data */
+	MESSAGE_STDIN = 33,     /* data */
 	MESSAGE_STDIN_CLOSE = 34,
 	MESSAGE_RESIZE = 35,  /* value: rows, extra: columns */
 	MESSAGE_SIGNAL = 36,  /* value: signal number */
@@ -79,7 +79,7 @@ enum message_type {
 enum subscription {
 	SUBSCRIBE_OUTPUT = 1,
 	SUBSCRIBE_EXIT = 2,
-	SUBSCRIBE_STDIN = 4,	  /* wants STDIN_READY */
+	SUBSCRIBE_STDIN = 4,      /* wants STDIN_READY */
 	SUBSCRIBE_FOREGROUND = 8, /* never loses output: the container waits for it; cleans up after EXITED */
 };
 
@@ -109,8 +109,7 @@ struct message {
 };
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "integers go to the wire as they are");
-_Static_assert(offsetof(struct header, value) == 4 && offsetof(struct header, extra) == 8,
-	       "layout of a header");
+_Static_assert(offsetof(struct header, value) == 4 && offsetof(struct header, extra) == 8, "layout of a header");
 _Static_assert(sizeof(struct header) == 16, "size of a header");
 _Static_assert(offsetof(struct message, data) == 16, "data follows the header");
 

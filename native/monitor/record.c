@@ -24,8 +24,8 @@ bool write_exit_record(const struct child *container, uint64_t dropped)
 	end = put_time(end, &container->exited_at);
 	end = put_text(end, "\"}\n");
 
-	const int fd = openat(DIRECTORY_FD, "exit.json.tmp",
-			      O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	const int fd =
+	    openat(DIRECTORY_FD, "exit.json.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return false;
 	/* without fsync a power cut may leave the new name with no bytes behind it */

@@ -62,8 +62,7 @@ static void reset_signals(void)
 /* The error of an execveat: every descriptor that matters was closed by success. */
 static _Noreturn void report_failure(int control, int error)
 {
-	const struct header header = {
-	    .type = MESSAGE_FAILED, .value = (uint32_t)error, .extra = FAILURE_EXECUTE};
+	const struct header header = {.type = MESSAGE_FAILED, .value = (uint32_t)error, .extra = FAILURE_EXECUTE};
 	send(control, &header, sizeof(header), MSG_NOSIGNAL);
 	_exit(127);
 }

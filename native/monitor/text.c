@@ -32,8 +32,7 @@ char *put_time(char *to, const struct timespec *time)
 	const uint64_t seconds = time->tv_sec > 0 ? (uint64_t)time->tv_sec : 0;
 	const uint64_t days = seconds / 86400 + 719468; /* since 1 March of the year 0 */
 	const uint64_t era = days / 146097, day_of_era = days % 146097;
-	const uint64_t year_of_era =
-	    (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+	const uint64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
 	const uint64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
 	const uint64_t month = (5 * day_of_year + 2) / 153; /* 0 is March */
 	const uint64_t year = era * 400 + year_of_era + (month >= 10);

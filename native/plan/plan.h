@@ -2,7 +2,7 @@
  * The wire between the two sides, and the only header they share.
  *
  *   plan    header 32 B | steps, 48 B each | pool (strings, vectors, blobs; the last byte is NUL)
- *   trace   header 80 B | reports, 80 B each, in the order in which their system calls ended
+ *   trace   header 80 B | reports, 80 B each: init's calls in the order in which they began, the host's as they ended
  *
  * A plan is written by src/plan/encode.ts and proven by native/init/verify.c before any of it runs.
  * A trace is a file that both sides map shared and append to; src/trace reads it.
@@ -22,7 +22,7 @@
 struct plan_header {
 	uint64_t magic;
 	uint32_t version;
-	uint32_t size;        /* of the whole plan, bytes */
+	uint32_t size; /* of the whole plan, bytes */
 	uint32_t step_count;
 	uint32_t pool_offset; /* right behind the last step */
 	uint32_t inherited;   /* slots 0..inherited-1 are filled before init starts */
@@ -42,8 +42,8 @@ struct plan_step {
 struct trace_header {
 	uint64_t magic;
 	uint32_t version;
-	uint32_t capacity;     /* reports that fit */
-	uint64_t count;        /* reports begun; atomic, and past capacity when some were lost */
+	uint32_t capacity; /* reports that fit */
+	uint64_t count;    /* reports begun; atomic, and past capacity when some were lost */
 	uint64_t zero[7];
 };
 

@@ -20,7 +20,7 @@ async function main(): Promise<void> {
 function calledAs(): string {
   const script = argv[1] ?? "";
   const name = basename(script.startsWith("/$bunfs/") ? argv0 : script);
-  return name === "main.js" ? "caisson" : name;
+  return /^main\.[jt]s$/.test(name) ? "caisson" : name;
 }
 
 void main();

@@ -20,11 +20,22 @@ export function say(text: string): void {
   write(2, `${text}\n`);
 }
 
+/** One line of progress that the next one replaces; "" ends it. Only for a terminal. */
+export function sayOver(text: string): void {
+  write(2, `\r\x1b[K${text}`);
+}
+
 /** Columns as wide as their widest cell. */
 export function printTable(head: readonly string[], rows: readonly (readonly string[])[], stream: 1 | 2 = 1): void {
   const widths = head.map((cell, column) => Math.max(cell.length, ...rows.map((row) => row[column]?.length ?? 0)));
   for (const row of [head, ...rows])
-    write(stream, `${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("   ").trimEnd()}\n`);
+    write(
+      stream,
+      `${row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("   ")
+        .trimEnd()}\n`,
+    );
 }
 
 /** An error as people read it: what, the kernel's answer, where it comes from, what to do. */

@@ -2,9 +2,9 @@ import { getuid } from "node:process";
 import { removeDirectories } from "../cgroup/cgroup.ts";
 import { ContainerError } from "../error.ts";
 import { execute, stepError, undo } from "../execute/execute.ts";
+import { runHook } from "../execute/hook.ts";
 import { awaitChange, awaitExits, type HostContext } from "../execute/host.ts";
 import { awaitOutcome, type Launcher } from "../execute/init.ts";
-import { runHook } from "../execute/hook.ts";
 import { makeAnonymousTrace, makeTrace, readTrace } from "../execute/trace-file.ts";
 import { detectHost } from "../host/host.ts";
 import { close } from "../kernel/file.ts";
@@ -13,13 +13,13 @@ import { connectIn } from "../kernel/socket.ts";
 import { cgroupDirectories } from "../plan/cgroup-layout.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
-import type { Plan } from "../plan/step.ts";
 import { hostHooks } from "../plan/hooks.ts";
+import type { Plan } from "../plan/step.ts";
 import type { HookName, Process, Spec, State, Status } from "../spec/spec.ts";
 import { decodeReports, type Report } from "../trace/report.ts";
 import { userFacts } from "./identity.ts";
 import { requireStatus, statusOf } from "./state.ts";
-import { checkId, type Record, Store } from "./store.ts";
+import { checkId, type Record, readPlan, Store } from "./store.ts";
 
 /** How a container, or a further process in it, is started beyond what the definition says. */
 export interface Start {
@@ -31,6 +31,8 @@ export interface Start {
   data?: string;
   /** Takes the terminal's master, when the definition's console is "creator". */
   takeTerminal?: (socket: number) => void;
+  /** Told of the container's process as soon as it exists, for its parent to wait for. */
+  adopt?: (process: Running) => void;
 }
 
 /** A process in a container, alive or about to be; its pidfd is the caller's to close. */
@@ -53,7 +55,11 @@ export class Container {
    * Creates a container: afterwards its process waits for start, or (start "now") runs.
    * @throws ContainerError of the first step that failed; nothing is left then
    */
-  static create(root: string, definition: Omit<Definition, "preserved">, start: Start = {}): { container: Container; process: Running } {
+  static create(
+    root: string,
+    definition: Omit<Definition, "preserved">,
+    start: Start = {},
+  ): { container: Container; process: Running } {
     const { id, spec, bundle } = definition;
     checkId(id);
     const host = detectHost();
@@ -84,6 +90,7 @@ export class Container {
       context.record = (pid) => {
         Object.assign(record, { status: "created", pid, startTime: startTime(pid) ?? "" });
         store.write(record);
+        if (context.process !== undefined) start.adopt?.(context.process);
       };
       let process: Running;
       try {
@@ -146,7 +153,20 @@ export class Container {
 
   /** Plan and reports of how it was made. */
   get trace(): { plan: Plan; reports: Report[] } {
-    return this.#locked((store) => ({ plan: store.plan(), reports: decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array()) }));
+    return this.#locked((store) => ({
+      plan: store.plan(),
+      reports: decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array()),
+    }));
+  }
+
+  /** The same, from a directory where keepTrace has put it. */
+  static traceIn(directory: string): { plan: Plan; reports: Report[] } {
+    return readTraceIn(directory);
+  }
+
+  /** Copies plan and trace to a directory that outlives the container. */
+  keepTrace(directory: string): void {
+    this.#locked((store) => store.copyTrace(directory));
   }
 
   /** Lets the waiting process go on to the container's program. @throws ContainerError of the step that failed */
@@ -154,14 +174,18 @@ export class Container {
     this.#locked((store) => {
       requireStatus("start", this.id, this.status);
       const socket = connectIn(store.directory, "start.sock");
-      if (socket < 0) throw new ContainerError({ message: "cannot start a container that has stopped", code: "ERR_STATUS" });
+      if (socket < 0)
+        throw new ContainerError({ message: "cannot start a container that has stopped", code: "ERR_STATUS" });
       store.stopWaiting();
       const said = awaitOutcome(socket);
       close(socket);
       const plan = store.plan();
       if (said.kind === "failed") throw stepError(plan[said.step], said.step, said.errno);
       if (!executed(plan, decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array())))
-        throw new ContainerError({ message: "the container's process was killed before it could be executed", code: "ECHILD" });
+        throw new ContainerError({
+          message: "the container's process was killed before it could be executed",
+          code: "ECHILD",
+        });
       this.#runHooks(store, "poststart");
     });
   }
@@ -198,7 +222,10 @@ export class Container {
         close(pidfd);
       }
       const record = this.record;
-      removeDirectories(record.cgroups.map(({ path }) => path), { exit: awaitExits, change: awaitChange });
+      removeDirectories(
+        record.cgroups.map(({ path }) => path),
+        { exit: awaitExits, change: awaitChange },
+      );
       undo(store.plan(), this.#context(store.directory, record, data === undefined ? {} : { data }));
       this.#runHooks(store, "poststop");
       store.remove();
@@ -242,7 +269,14 @@ export class Container {
       process: undefined,
       slots: new Map(),
       state: (status, pid) =>
-        JSON.stringify({ ociVersion: "1.3.0", id: this.id, status, pid, bundle: record.bundle, annotations: record.annotations }),
+        JSON.stringify({
+          ociVersion: "1.3.0",
+          id: this.id,
+          status,
+          pid,
+          bundle: record.bundle,
+          annotations: record.annotations,
+        }),
       record: () => undefined,
       ...(data === undefined ? {} : { data }),
     };
@@ -252,7 +286,14 @@ export class Container {
     const spec: Spec = JSON.parse(store.config());
     const { pid, bundle, annotations } = this.record;
     const status = kind === "poststart" ? "running" : "stopped";
-    const state = JSON.stringify({ ociVersion: "1.3.0", id: this.id, status, pid: kind === "poststart" ? pid : 0, bundle, annotations });
+    const state = JSON.stringify({
+      ociVersion: "1.3.0",
+      id: this.id,
+      status,
+      pid: kind === "poststart" ? pid : 0,
+      bundle,
+      annotations,
+    });
     for (const step of hostHooks(spec, kind)) if (step.name === "runHostHook") runHook(step.args, state);
   }
 
@@ -265,6 +306,10 @@ export class Container {
       store.close();
     }
   }
+}
+
+function readTraceIn(directory: string): { plan: Plan; reports: Report[] } {
+  return { plan: readPlan(directory), reports: decodeReports(readTrace(`${directory}/trace`) ?? new Uint8Array()) };
 }
 
 function missing(): ContainerError {

@@ -1,9 +1,10 @@
+import { fstatSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { AT_FDCWD, close, O, RESOLVE, tryOpenIn } from "../kernel/file.ts";
 import { call, tryCall } from "../kernel/syscall.ts";
-import { readSync, fstatSync } from "node:fs";
-import type { Spec } from "../spec/spec.ts";
 import { normalPath } from "../plan/path.ts";
+import { hasHome } from "../plan/process.ts";
+import type { Spec } from "../spec/spec.ts";
 
 const MAX_BYTES = 1 << 20;
 
@@ -13,15 +14,19 @@ const MAX_BYTES = 1 << 20;
  */
 export function userFacts({ spec, bundle, pid }: { spec: Spec; bundle: string; pid?: number }): { home?: string } {
   const process = spec.process;
-  if (process === undefined || process.env?.some((entry) => entry.startsWith("HOME="))) return {};
+  if (process === undefined || hasHome(process.env ?? [])) return {};
   const uid = process.user?.uid ?? 0;
   const home = homeIn(readPasswd(spec, bundle, pid), uid);
   return home === undefined ? {} : { home };
 }
 
 function readPasswd(spec: Spec, bundle: string, pid: number | undefined): string {
-  const mounted = pid === undefined ? spec.mounts?.find(({ destination }) => normalPath(destination) === "/etc/passwd")?.source : undefined;
-  if (mounted !== undefined) return readRegular(tryCall("openat", AT_FDCWD, join(bundle, mounted), O.RDONLY | O.NONBLOCK | O.CLOEXEC, 0));
+  const mounted =
+    pid === undefined
+      ? spec.mounts?.find(({ destination }) => normalPath(destination) === "/etc/passwd")?.source
+      : undefined;
+  if (mounted !== undefined)
+    return readRegular(tryCall("openat", AT_FDCWD, join(bundle, mounted), O.RDONLY | O.NONBLOCK | O.CLOEXEC, 0));
   const path = pid === undefined ? absolute(bundle, spec.root?.path ?? "") : `/proc/${pid}/root`;
   const root = tryCall("openat", AT_FDCWD, path, O.PATH | O.DIRECTORY | O.CLOEXEC, 0);
   if (root < 0) return "";

@@ -4,8 +4,6 @@ import { bootId, processState, startTime } from "../kernel/process.ts";
 import type { Status } from "../spec/spec.ts";
 import type { Record } from "./store.ts";
 
-
-
 /** Whether a record's process is there, and not another one with its pid. */
 export function isAlive({ pid, startTime: started, bootId: boot }: Record): boolean {
   return pid > 0 && boot === bootId() && startTime(pid) === started && processState(pid) !== "Z";
@@ -24,7 +22,10 @@ export function requireStatus(operation: keyof typeof ALLOWED, id: string, statu
   const allowed: readonly Status[] = ALLOWED[operation];
   if (allowed.includes(status)) return;
   const refusals = {
-    start: status === "running" || status === "paused" ? "cannot start an already running container" : "cannot start a container that has stopped",
+    start:
+      status === "running" || status === "paused"
+        ? "cannot start an already running container"
+        : "cannot start a container that has stopped",
     kill: "container not running",
     exec: status === "paused" ? "cannot exec in a paused container" : "cannot exec in a stopped container",
     delete: `cannot delete container ${id} that is not stopped: ${status}`,

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { ContainerError } from "../error.ts";
 import { close, lock, O, open } from "../kernel/file.ts";
 import { tryCall } from "../kernel/syscall.ts";
@@ -75,7 +75,11 @@ export class Store {
 
   /** The ids there are. */
   static list(root: string): string[] {
-    return existsSync(root) ? readdirSync(root).filter((id) => ID.test(id)).sort() : [];
+    return existsSync(root)
+      ? readdirSync(root)
+          .filter((id) => ID.test(id))
+          .sort()
+      : [];
   }
 
   /** A container's record, without the lock: it is replaced as a whole. @returns undefined when there is none yet */
@@ -89,7 +93,10 @@ export class Store {
     }
     const record: Record = JSON.parse(text);
     if (record.version !== VERSION)
-      throw new ContainerError({ message: `${path} is of version ${record.version}, which this Caisson does not know`, path });
+      throw new ContainerError({
+        message: `${path} is of version ${record.version}, which this Caisson does not know`,
+        path,
+      });
     return record;
   }
 
@@ -111,7 +118,12 @@ export class Store {
   }
 
   plan(): Plan {
-    return existsSync(`${this.path}/plan.json`) ? parsePlan(readFileSync(`${this.path}/plan.json`, "utf8")) : [];
+    return readPlan(this.path);
+  }
+
+  copyTrace(directory: string): void {
+    for (const name of ["plan.json", "trace"])
+      if (existsSync(`${this.path}/${name}`)) copyFileSync(`${this.path}/${name}`, `${directory}/${name}`);
   }
 
   /** Whether a container still waits for start. */
@@ -138,10 +150,16 @@ export class Store {
   }
 }
 
+/** The plan kept in a directory; empty where there is none. */
+export function readPlan(directory: string): Plan {
+  return existsSync(`${directory}/plan.json`) ? parsePlan(readFileSync(`${directory}/plan.json`, "utf8")) : [];
+}
+
 /** What an id may look like: it becomes a path and a cgroup's name. */
 const ID = /^[A-Za-z0-9_+-][A-Za-z0-9_+.-]{0,1023}$/;
 
 /** @throws ContainerError in runc's words */
 export function checkId(id: string): void {
-  if (!ID.test(id)) throw new ContainerError({ message: `invalid container ID format: ${JSON.stringify(id)}`, code: "EINVAL" });
+  if (!ID.test(id))
+    throw new ContainerError({ message: `invalid container ID format: ${JSON.stringify(id)}`, code: "EINVAL" });
 }

@@ -3,9 +3,9 @@ import { addon } from "../kernel/addon.ts";
 import { close } from "../kernel/file.ts";
 import { errnoName } from "../kernel/syscall.ts";
 import { encode } from "../plan/encode.ts";
+import { says } from "../plan/explain.ts";
 import { hintFor } from "../plan/hints.ts";
 import { filledSlot, isInit, type Plan, type Step } from "../plan/step.ts";
-import { says } from "../plan/explain.ts";
 import { type HostContext, runHostStep, undoHostStep } from "./host.ts";
 import { Init, type Launcher } from "./init.ts";
 
@@ -25,11 +25,15 @@ export interface Execution {
  * @returns the container's process; its pidfd is the caller's to close
  * @throws ContainerError of the step that failed, after everything done so far has been undone
  */
-export function execute(plan: Plan, { trace, context, preserved, launcher }: Execution): { pid: number; pidfd: number } {
+export function execute(
+  plan: Plan,
+  { trace, context, preserved, launcher }: Execution,
+): { pid: number; pidfd: number } {
   const { bytes, inherited } = encode(plan);
   let init: Init | undefined;
   let reached = 0;
   let turn: number | undefined;
+  let cloned = false;
   addon().traceTo(trace);
   try {
     plan.forEach((step, index) => {
@@ -37,6 +41,7 @@ export function execute(plan: Plan, { trace, context, preserved, launcher }: Exe
       if (isInit(step)) {
         if (turn !== undefined) handOver(turn);
         turn = undefined;
+        if (step.name === "clone") cloned = true;
         if (step.name === "turn") {
           hear(index);
           turn = index;
@@ -73,7 +78,7 @@ export function execute(plan: Plan, { trace, context, preserved, launcher }: Exe
 
   /** Waits until init has come to a turn, or to the plan's end. */
   function hear(index: number): void {
-    const said = init?.listen() ?? { kind: "gone" };
+    const said = init?.listen(cloned) ?? { kind: "gone" };
     if (said.kind === "waits" && said.step === index) return;
     if (said.kind === "gone" && index === plan.length) return;
     if (said.kind === "failed") throw stepError(plan[said.step], said.step, said.errno);

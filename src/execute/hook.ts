@@ -29,8 +29,10 @@ export function runHook({ kind, path, args, env, timeoutMs }: HostHook, stateJso
     if (ended === 0) signal(pidfd, 9);
     const ending = reap(pidfd);
     close(pidfd);
-    if (ended === 0) throw new ContainerError({ message: `${what} timed out after ${timeoutMs / 1000} s`, code: "ETIME", path });
-    if (ending?.status !== 0) throw new ContainerError({ message: `${what} failed: exit status ${ending?.status}`, path });
+    if (ended === 0)
+      throw new ContainerError({ message: `${what} timed out after ${timeoutMs / 1000} s`, code: "ETIME", path });
+    if (ending?.status !== 0)
+      throw new ContainerError({ message: `${what} failed: exit status ${ending?.status}`, path });
   } finally {
     close(input);
   }

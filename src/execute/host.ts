@@ -18,7 +18,7 @@ export interface HostContext {
   /** Descriptor of the container's state directory. */
   directory: number;
   /** The container's first process, or before that exists init's first stage; exec: init of the process to be added. */
-  process: { readonly pid: number } | undefined;
+  process: { readonly pid: number; readonly pidfd: number } | undefined;
   /** The container that a process is added to. */
   container?: { pid: number };
   slots: Map<string, number>;
@@ -65,15 +65,18 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
       const tree = cloneTree(AT_FDCWD, path, recursive);
       slots.set(slot, tree);
       if (set !== 0 || clear !== 0) setAttributes(tree, { set, clear });
-      if (recursiveSet !== 0 || recursiveClear !== 0) setAttributes(tree, { set: recursiveSet, clear: recursiveClear }, true);
+      if (recursiveSet !== 0 || recursiveClear !== 0)
+        setAttributes(tree, { set: recursiveSet, clear: recursiveClear }, true);
     },
   },
   openNamespace: { run: ({ path, slot }, { slots }) => slots.set(slot, open(path, O.RDONLY)) },
   openContainer: {
-    run: ({ file, slot }, { slots, container }) => slots.set(slot, open(`/proc/${container?.pid}/ns/${file}`, O.RDONLY)),
+    run: ({ file, slot }, { slots, container }) =>
+      slots.set(slot, open(`/proc/${container?.pid}/ns/${file}`, O.RDONLY)),
   },
   openContainerRoot: {
-    run: ({ slot }, { slots, container }) => slots.set(slot, open(`/proc/${container?.pid}/root`, O.PATH | O.DIRECTORY)),
+    run: ({ slot }, { slots, container }) =>
+      slots.set(slot, open(`/proc/${container?.pid}/root`, O.PATH | O.DIRECTORY)),
   },
   openState: {
     run: ({ status, slot }, { slots, state, process }) =>
@@ -132,7 +135,11 @@ export function awaitExits(pids: readonly number[]): void {
     if (pidfd < 0) continue;
     const [ended] = wait([pidfd], 10_000);
     call("close", pidfd);
-    if (ended === 0) throw new ContainerError({ message: `process ${pid} did not end within 10 s of being killed`, code: "ETIMEDOUT" });
+    if (ended === 0)
+      throw new ContainerError({
+        message: `process ${pid} did not end within 10 s of being killed`,
+        code: "ETIMEDOUT",
+      });
   }
 }
 
@@ -140,5 +147,6 @@ export function awaitExits(pids: readonly number[]): void {
 export function awaitChange(descriptor: number): void {
   const POLLPRI = 2;
   const [changed] = wait([descriptor], 10_000, [POLLPRI]);
-  if (changed === 0) throw new ContainerError({ message: "the cgroup did not change its state within 10 s", code: "ETIMEDOUT" });
+  if (changed === 0)
+    throw new ContainerError({ message: "the cgroup did not change its state within 10 s", code: "ETIMEDOUT" });
 }

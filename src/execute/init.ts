@@ -49,7 +49,13 @@ export class Init {
   readonly #socket: number;
 
   /** Starts init with its plan, its trace and the slots filled so far, in their order. */
-  constructor(plan: Uint8Array, trace: number, slots: readonly number[], preserved: readonly number[], launcher?: Launcher) {
+  constructor(
+    plan: Uint8Array,
+    trace: number,
+    slots: readonly number[],
+    preserved: readonly number[],
+    launcher?: Launcher,
+  ) {
     const [ours, theirs] = socketPair();
     this.#socket = ours;
     const file = sealedFile("caisson-init", readFileSync(nativeFiles().init), true);
@@ -69,16 +75,22 @@ export class Init {
     for (const fd of [file, bytes, theirs]) close(fd);
   }
 
-  /** Waits for init's next word that is not about its child. */
-  listen(): Said {
+  /**
+   * Waits for init's next word that is not about its child.
+   * @param cloned whether that word is the child's: it can overtake the first stage's word about the child, and what the
+   * host does next needs to know who the child is
+   */
+  listen(cloned: boolean): Said {
+    let said: Said | undefined;
     for (;;) {
       const packet = receive(this.#socket, PACKET_BYTES);
-      if (packet === undefined) return { kind: "gone" };
+      if (packet === undefined) return said ?? { kind: "gone" };
       const { kind, step, result } = decode(packet);
-      if (kind === WAIT) return { kind: "waits", step };
-      if (kind === FAILED) return { kind: "failed", step, errno: -result };
-      if (kind !== CHILD) throw new ContainerError({ message: `init said ${kind}, which means nothing`, code: "EPROTO" });
-      this.#adopt(result, packet.descriptors[0]);
+      if (kind === WAIT) said = { kind: "waits", step };
+      else if (kind === FAILED) said = { kind: "failed", step, errno: -result };
+      else if (kind === CHILD) this.#adopt(result, packet.descriptors[0]);
+      else throw new ContainerError({ message: `init said ${kind}, which means nothing`, code: "EPROTO" });
+      if (said !== undefined && (!cloned || this.pidfd >= 0)) return said;
     }
   }
 

@@ -1,5 +1,5 @@
-import { call, tryCall } from "../kernel/syscall.ts";
 import { AT_FDCWD, O } from "../kernel/file.ts";
+import { call, tryCall } from "../kernel/syscall.ts";
 import { TRACE_CAPACITY, traceBytes, traceHeader } from "../trace/report.ts";
 
 /** Makes an empty trace in a directory, for both sides to map. @returns its descriptor */

@@ -40,13 +40,7 @@ function openHow(flags: number, mode: number, resolve: number): Uint8Array {
 }
 
 /** openat2(2), close-on-exec. @throws ContainerError */
-export function openIn(
-  directory: number,
-  path: string | Uint8Array,
-  flags: number,
-  resolve: number,
-  mode = 0,
-): number {
+export function openIn(directory: number, path: string | Uint8Array, flags: number, resolve: number, mode = 0): number {
   return call("openat2", directory, pathBytes(path), openHow(flags | O.CLOEXEC, mode, resolve), 24);
 }
 

@@ -34,7 +34,12 @@ export function cloneTree(directory: number, path: string, recursive: boolean): 
 /** mount_setattr(2). @throws ContainerError */
 export function setAttributes(
   fd: number,
-  { set = 0, clear = 0, propagation = 0, userns = 0 }: { set?: number; clear?: number; propagation?: number; userns?: number },
+  {
+    set = 0,
+    clear = 0,
+    propagation = 0,
+    userns = 0,
+  }: { set?: number; clear?: number; propagation?: number; userns?: number },
   recursive = false,
 ): void {
   const attributes = new BigUint64Array([BigInt(set), BigInt(clear), BigInt(propagation), BigInt(userns)]);

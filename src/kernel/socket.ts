@@ -70,8 +70,9 @@ export interface Packet {
 /** Receives one packet of at most maxBytes. @returns undefined at the end of the conversation */
 export function receive(socket: number, maxBytes: number, flags = 0): Packet | undefined {
   const buffer = Buffer.alloc(maxBytes);
-  const [length, ...descriptors] = addon().receive(socket, buffer, flags);
-  if (length === -104) return;
+  let [length, ...descriptors] = addon().receive(socket, buffer, flags);
+  // said once when the other end closed with something unread; what it had sent before is still there
+  if (length === -104) [length, ...descriptors] = addon().receive(socket, buffer, flags);
   if (length < 0) throw kernelError("recvmsg", -length);
   return length === 0 && descriptors.length === 0 ? undefined : { bytes: buffer.subarray(0, length), descriptors };
 }

@@ -10,6 +10,7 @@ const NUMBERS = {
   close: [3, 57],
   lseek: [8, 62],
   ioctl: [16, 29],
+  pread64: [17, 67],
   dup3: [292, 24],
   fcntl: [72, 25],
   flock: [73, 32],
@@ -21,6 +22,7 @@ const NUMBERS = {
   umount2: [166, 39],
   socket: [41, 198],
   connect: [42, 203],
+  getsockname: [51, 204],
   bind: [49, 200],
   listen: [50, 201],
   accept4: [288, 242],
@@ -43,6 +45,7 @@ const NUMBERS = {
   symlinkat: [266, 36],
   readlinkat: [267, 78],
   fchmodat: [268, 53],
+  faccessat: [269, 48],
   utimensat: [280, 88],
   fallocate: [285, 47],
   prlimit64: [302, 261],
@@ -95,7 +98,12 @@ export function tryCall(name: SyscallName, ...args: Argument[]): number {
 /** Calls the kernel. @throws ContainerError with code, errno, syscall, and path where one of the arguments was one. */
 export function call(name: SyscallName, ...args: Argument[]): number {
   const result = tryCall(name, ...args);
-  if (result < 0) throw kernelError(name, -result, args.find((arg) => typeof arg === "string" && arg !== ""));
+  if (result < 0)
+    throw kernelError(
+      name,
+      -result,
+      args.find((arg) => typeof arg === "string" && arg !== ""),
+    );
   return result;
 }
 

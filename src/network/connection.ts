@@ -4,10 +4,20 @@ import { close, lock, O, open, sealedFile } from "../kernel/file.ts";
 import { bootId, openProcess, reap, spawn } from "../kernel/process.ts";
 import { socketIn } from "../kernel/socket.ts";
 import { call } from "../kernel/syscall.ts";
-import type { EndpointArgs } from "../plan/step.ts";
 import { SOCKET_OPTIONS } from "../netlink/message.ts";
+import type { EndpointArgs } from "../plan/step.ts";
 import { parseAddress, parseInterfaceAddress, parseSubnet } from "./address.ts";
-import { BRIDGE_NAME, type BridgeState, chooseSubnet, formatState, isEmpty, newBridge, parseState, withEndpoint, withoutEndpoint } from "./bridge.ts";
+import {
+  BRIDGE_NAME,
+  type BridgeState,
+  chooseSubnet,
+  formatState,
+  isEmpty,
+  newBridge,
+  parseState,
+  withEndpoint,
+  withoutEndpoint,
+} from "./bridge.ts";
 import * as endpoint from "./endpoint.ts";
 import * as firewall from "./firewall.ts";
 import type { PortBinding } from "./ports.ts";
@@ -22,7 +32,9 @@ const INTERFACE = "eth0";
 /** Chooses a container's address and records it, so that a crash from here on can be found. @returns the plan's argument */
 export function reserveEndpoint(data: string, container: string, ports: readonly PortBinding[]): EndpointArgs {
   return locked(data, (state) => {
-    const current = usable(state) ?? newBridge(chooseSubnet(withSocket((socket) => endpoint.takenSubnets(socket, BRIDGE_NAME))), bootId());
+    const current =
+      usable(state) ??
+      newBridge(chooseSubnet(withSocket((socket) => endpoint.takenSubnets(socket, BRIDGE_NAME))), bootId());
     const { state: next, endpoint: reserved } = withEndpoint(current, container, ports);
     const args = {
       container,
@@ -43,18 +55,36 @@ export function makeEndpoint(args: EndpointArgs, pid: number, data: string): voi
   const { bridge, gateway, address, subnet, hostName } = args;
   const prefix = parseSubnet(subnet).prefixLength;
   locked(data, (state) => {
-    if (state === undefined) throw new ContainerError({ message: `the state of network ${bridge} is gone`, code: "ENOENT" });
+    if (state === undefined)
+      throw new ContainerError({ message: `the state of network ${bridge} is gone`, code: "ENOENT" });
     const netns = open(`/proc/${pid}/ns/net`, O.RDONLY);
     let sysctls = state.sysctls;
     try {
       withSocket((socket) => {
         if (endpoint.findLink(socket, bridge) === undefined) {
-          const changed = endpoint.createBridge(socket, SYSCTLS, { name: bridge, gateway: parseInterfaceAddress(`${gateway}/${prefix}`) });
+          const changed = endpoint.createBridge(socket, SYSCTLS, {
+            name: bridge,
+            gateway: parseInterfaceAddress(`${gateway}/${prefix}`),
+          });
           sysctls = { ...changed, ...sysctls };
         }
-        endpoint.createEndpoint(socket, { bridge, hostName, containerName: INTERFACE, netnsFd: netns, mac: Buffer.from(args.mac.replaceAll(":", ""), "hex") });
+        endpoint.createEndpoint(socket, {
+          bridge,
+          hostName,
+          containerName: INTERFACE,
+          netnsFd: netns,
+          mac: Buffer.from(args.mac.replaceAll(":", ""), "hex"),
+        });
       });
-      withSocket((socket) => endpoint.configureInside(socket, { name: INTERFACE, address: parseInterfaceAddress(`${address}/${prefix}`), gateway: parseAddress(gateway) }), netns);
+      withSocket(
+        (socket) =>
+          endpoint.configureInside(socket, {
+            name: INTERFACE,
+            address: parseInterfaceAddress(`${address}/${prefix}`),
+            gateway: parseAddress(gateway),
+          }),
+        netns,
+      );
     } finally {
       close(netns);
     }
@@ -65,7 +95,8 @@ export function makeEndpoint(args: EndpointArgs, pid: number, data: string): voi
 /** Host step: our chains where they are missing, and the container's rules. */
 export function publishPorts({ container, bridge, subnet, address, ports }: EndpointArgs, data: string): void {
   locked(data, (state) => {
-    if (state === undefined) throw new ContainerError({ message: `the state of network ${bridge} is gone`, code: "ENOENT" });
+    if (state === undefined)
+      throw new ContainerError({ message: `the state of network ${bridge} is gone`, code: "ENOENT" });
     const chains = state.chains === true ? "" : firewall.addBridge({ bridge, subnet });
     // what a killed process left would stand twice
     if (chains !== "") repair();
@@ -82,7 +113,11 @@ export function removeEndpoint({ container, bridge, address, hostName, ports }: 
     const last = isEmpty(left);
     if (state.chains === true) {
       try {
-        restore(last ? firewall.removeBridge() : firewall.removeEndpoint({ id: container, address, ports: [...bindings(ports)] }));
+        restore(
+          last
+            ? firewall.removeBridge()
+            : firewall.removeEndpoint({ id: container, address, ports: [...bindings(ports)] }),
+        );
       } catch {
         repair(last ? undefined : container); // somebody else has changed the rules: look what is there
       }
@@ -93,6 +128,29 @@ export function removeEndpoint({ container, bridge, address, hostName, ports }: 
     });
     return { state: last ? { ...left, chains: false, sysctls: {} } : left };
   });
+}
+
+/** The containers that have an endpoint. */
+export function reservedContainers(data: string): string[] {
+  const path = `${data}/networks/bridge.json`;
+  return existsSync(path) ? Object.keys(parseState(readFileSync(path, "utf8")).endpoints) : [];
+}
+
+/** The address of a container's endpoint. */
+export function addressOf(data: string, container: string): string | undefined {
+  const path = `${data}/networks/bridge.json`;
+  if (!existsSync(path)) return;
+  const { endpoints } = parseState(readFileSync(path, "utf8"));
+  return Object.hasOwn(endpoints, container) ? endpoints[container]?.address : undefined;
+}
+
+/** Takes back a container's endpoint, whatever has become of it. */
+export function releaseEndpoint(data: string, container: string): void {
+  const path = `${data}/networks/bridge.json`;
+  if (!existsSync(path)) return;
+  const { endpoints, subnet, gateway } = parseState(readFileSync(path, "utf8"));
+  const reserved = Object.hasOwn(endpoints, container) ? endpoints[container] : undefined;
+  if (reserved !== undefined) removeEndpoint({ container, bridge: BRIDGE_NAME, subnet, gateway, ...reserved }, data);
 }
 
 function* bindings(ports: EndpointArgs["ports"]): Generator<PortBinding> {
@@ -131,7 +189,8 @@ function locked<T>(data: string, work: (state: BridgeState | undefined) => { sta
 
 /** One conversation with rtnetlink, here or in a container's namespace. */
 function withSocket<T>(work: (socket: endpoint.NetlinkSocket) => T, netns?: number): T {
-  const fd = netns === undefined ? call("socket", AF_NETLINK, SOCK_RAW | CLOEXEC, 0) : socketIn(netns, AF_NETLINK, SOCK_RAW, 0);
+  const fd =
+    netns === undefined ? call("socket", AF_NETLINK, SOCK_RAW | CLOEXEC, 0) : socketIn(netns, AF_NETLINK, SOCK_RAW, 0);
   const on = new Uint8Array([1, 0, 0, 0]);
   for (const option of [SOCKET_OPTIONS.cappedAcknowledgements, SOCKET_OPTIONS.extendedAcknowledgements])
     call("setsockopt", fd, SOCKET_OPTIONS.level, option, on, 4);
@@ -179,19 +238,30 @@ function restore(text: string): void {
 
 /** Runs a program of iptables with a text on its standard input. @returns what it printed @throws ContainerError */
 function run([program, ...args]: readonly [string, ...string[]], input: string): string {
-  const path = ["/usr/sbin", "/sbin", "/usr/bin"].map((directory) => `${directory}/${program}`).find((file) => existsSync(file));
+  const path = ["/usr/sbin", "/sbin", "/usr/bin"]
+    .map((directory) => `${directory}/${program}`)
+    .find((file) => existsSync(file));
   if (path === undefined)
-    throw new ContainerError({ message: `cannot find ${program}`, code: "ENOENT", hint: "bridge networks need iptables: install it, or use --network host or none" });
+    throw new ContainerError({
+      message: `cannot find ${program}`,
+      code: "ENOENT",
+      hint: "bridge networks need iptables: install it, or use --network host or none",
+    });
   const text = sealedFile("caisson-rules", Buffer.from(input));
   const stdin = open(`/proc/self/fd/${text}`, O.RDONLY);
   const output = call("memfd_create", "caisson-output", 1);
   const errors = call("memfd_create", "caisson-errors", 1);
   try {
-    const pidfd = openProcess(spawn(path, [program, ...args], ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], [stdin, output, errors]));
+    const pidfd = openProcess(
+      spawn(path, [program, ...args], ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], [stdin, output, errors]),
+    );
     const status = reap(pidfd)?.status;
     close(pidfd);
     if (status !== 0)
-      throw new ContainerError({ message: `${program} failed: ${readFileSync(`/proc/self/fd/${errors}`, "utf8").trim()}`, code: "EIO" });
+      throw new ContainerError({
+        message: `${program} failed: ${readFileSync(`/proc/self/fd/${errors}`, "utf8").trim()}`,
+        code: "EIO",
+      });
     return readFileSync(`/proc/self/fd/${output}`, "utf8");
   } finally {
     for (const fd of [text, stdin, output, errors]) close(fd);

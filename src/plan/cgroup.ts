@@ -1,8 +1,8 @@
-import { type CgroupDirectory, cgroupDirectories } from "./cgroup-layout.ts";
 import { deviceFilterDirectory, resourceWrites } from "./cgroup-files.ts";
+import { type CgroupDirectory, cgroupDirectories } from "./cgroup-layout.ts";
+import type { Definition } from "./definition.ts";
 import { deviceFilter } from "./device-filter.ts";
 import { deviceRules } from "./device-rules.ts";
-import type { Definition } from "./definition.ts";
 import type { Host } from "./host.ts";
 import type { Step } from "./step.ts";
 
@@ -19,10 +19,18 @@ export function createCgroup(definition: Definition, host: Host): Step[] {
   const filtered = deviceFilterDirectory(directories);
   return [
     ...directories.map(({ path }): Step => ({ name: "makeCgroup", args: { path }, from: FROM })),
-    ...resourceWrites(host.cgroups, directories, resources).map(({ from, ...write }): Step => ({ name: "writeCgroup", args: write, from: `/spec${from}` })),
+    ...resourceWrites(host.cgroups, directories, resources).map(
+      ({ from, ...write }): Step => ({ name: "writeCgroup", args: write, from: `/spec${from}` }),
+    ),
     ...(filtered === undefined
       ? []
-      : [{ name: "filterDevices" as const, args: { path: filtered, program: deviceFilter(deviceRules(resources.devices)) }, from: "/spec/linux/resources/devices" }]),
+      : [
+          {
+            name: "filterDevices" as const,
+            args: { path: filtered, program: deviceFilter(deviceRules(resources.devices)) },
+            from: "/spec/linux/resources/devices",
+          },
+        ]),
   ];
 }
 

@@ -79,9 +79,18 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
   const { process, spec, cgroups, preserved, home } = definition;
   const seccomp = spec.linux?.seccomp;
   const namespaces = (spec.linux?.namespaces ?? []).map(({ type }) => type).filter((type) => type !== "user");
-  const types = [...namespaces, ...(spec.linux?.namespaces?.some(({ type }) => type === "user") ? (["user"] as const) : [])];
+  const types = [
+    ...namespaces,
+    ...(spec.linux?.namespaces?.some(({ type }) => type === "user") ? (["user"] as const) : []),
+  ];
   return takeTurns([
-    ...types.map((type): Step => ({ name: "openContainer", args: { slot: type, file: NAMESPACES[type].file }, from: "/spec/linux/namespaces" })),
+    ...types.map(
+      (type): Step => ({
+        name: "openContainer",
+        args: { slot: type, file: NAMESPACES[type].file },
+        from: "/spec/linux/namespaces",
+      }),
+    ),
     { name: "openContainerRoot", args: { slot: "root" }, from: "/spec/root" },
     ...openConsole(process, definition.console),
     ...startInit(preserved),
@@ -89,7 +98,13 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     ...affinity(process.execCPUAffinity?.initial, "initial"),
     ...cgroups.map((path): Step => ({ name: "enterCgroup", args: { path }, from: "/spec/linux/cgroupsPath" })),
     ...affinity(process.execCPUAffinity?.final, "final"),
-    ...types.map((type): Step => ({ name: "joinNamespace", args: { namespace: type, type: NAMESPACES[type].flag }, from: "/spec/linux/namespaces" })),
+    ...types.map(
+      (type): Step => ({
+        name: "joinNamespace",
+        args: { namespace: type, type: NAMESPACES[type].flag },
+        from: "/spec/linux/namespaces",
+      }),
+    ),
     { name: "clone", args: { namespaces: 0 }, from: "/spec/process" },
     { name: "dieWithParent", args: { signal: 9 }, from: "/spec/process" },
 
@@ -125,7 +140,9 @@ function startInit(preserved: number): Step[] {
 
 function newSession({ keyring }: Definition): Step[] {
   const session: Step = { name: "newSession", args: {}, from: "/spec/process" };
-  return keyring === undefined ? [session] : [{ name: "joinKeyring", args: { name: keyring }, from: "/spec/process" }, session];
+  return keyring === undefined
+    ? [session]
+    : [{ name: "joinKeyring", args: { name: keyring }, from: "/spec/process" }, session];
 }
 
 /** From here on the creator may go; the container is there for other commands. */

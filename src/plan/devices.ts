@@ -31,7 +31,10 @@ function wantedDevices({ linux }: Spec): Wanted[] {
   const given = (linux?.devices ?? []).map((device, at) => ({ device, from: `/spec/linux/devices/${at}` }));
   const paths = new Set(given.map(({ device }) => normalPath(device.path)));
   const defaults = DEFAULT_DEVICES.filter(([path]) => !paths.has(path)).map(
-    ([path, major, minor]): Wanted => ({ device: { type: "c", path, major, minor, fileMode: 0o666 }, from: "/spec/linux/devices" }),
+    ([path, major, minor]): Wanted => ({
+      device: { type: "c", path, major, minor, fileMode: 0o666 },
+      from: "/spec/linux/devices",
+    }),
   );
   return [...defaults, ...given];
 }
@@ -53,7 +56,15 @@ export function openDevices(spec: Spec): Step[] {
       : [
           {
             name: "openSource",
-            args: { path: device.path, recursive: false, set: 0, clear: 0, recursiveSet: 0, recursiveClear: 0, slot: device.path },
+            args: {
+              path: device.path,
+              recursive: false,
+              set: 0,
+              clear: 0,
+              recursiveSet: 0,
+              recursiveClear: 0,
+              slot: device.path,
+            },
             from,
           },
         ],

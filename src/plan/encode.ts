@@ -4,8 +4,8 @@ import { filledSlot, INIT_STEPS, type InitStep, isInit, type Kind, type Plan, ty
 /** native/plan/plan.h */
 const MAGIC = 0x006e616c50736943n;
 const VERSION = 1;
-const HEADER_BYTES = 32;
-const STEP_BYTES = 48;
+export const HEADER_BYTES = 32;
+export const STEP_BYTES = 48;
 const SLOTS = 256;
 
 export interface Encoded {
@@ -66,7 +66,11 @@ export function encode(plan: Plan): Encoded {
     const { first, count } = fills.get(step) ?? { first: 0, count: 0 };
     const values: Record<string, unknown> = step.name === "turn" ? { first, count } : step.args;
     const kinds: [string, Kind][] = Object.entries(INIT_STEPS[step.name].args);
-    records.push({ step, index, args: kinds.map(([argument, kind]) => word(kind, values[argument], pool, slots, step)) });
+    records.push({
+      step,
+      index,
+      args: kinds.map(([argument, kind]) => word(kind, values[argument], pool, slots, step)),
+    });
   });
 
   const poolOffset = HEADER_BYTES + records.length * STEP_BYTES;
@@ -110,7 +114,11 @@ function word(kind: Kind, value: unknown, pool: Pool, slots: Map<string, number>
   if (kind === "strings" && Array.isArray(value)) return BigInt(pool.vector(value.map(String), step));
   const slot = typeof value === "string" ? slots.get(value) : undefined;
   if (slot !== undefined) return BigInt(slot);
-  throw new ContainerError({ message: `step ${step.name} has no valid argument of kind ${kind}`, step: step.name, from: step.from });
+  throw new ContainerError({
+    message: `step ${step.name} has no valid argument of kind ${kind}`,
+    step: step.name,
+    from: step.from,
+  });
 }
 
 /** Strings, vectors and blobs. Offsets in vectors are from the plan's start, so they are written last. */
@@ -124,7 +132,12 @@ class Pool {
     if (known !== undefined) return known;
     // the kernel would see only what is before the NUL, which nobody checked
     if (text.includes("\0"))
-      throw new ContainerError({ message: `a string of step ${step.name} contains a NUL byte`, code: "EINVAL", step: step.name, from: step.from });
+      throw new ContainerError({
+        message: `a string of step ${step.name} contains a NUL byte`,
+        code: "EINVAL",
+        step: step.name,
+        from: step.from,
+      });
     const bytes = Buffer.from(`${text}\0`);
     const at = this.#add(bytes, bytes.length);
     this.#known.set(text, at);
@@ -147,7 +160,10 @@ class Pool {
   write(plan: Buffer, poolOffset: number): void {
     for (const { at, bytes } of this.#parts) {
       if (bytes instanceof Uint8Array) plan.set(bytes, poolOffset + at);
-      else bytes.forEach((offset, i) => { plan.writeBigUInt64LE(BigInt(poolOffset + offset), poolOffset + at + i * 8); });
+      else
+        bytes.forEach((offset, i) => {
+          plan.writeBigUInt64LE(BigInt(poolOffset + offset), poolOffset + at + i * 8);
+        });
     }
   }
 

@@ -9,7 +9,9 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   },
   makeFilesystem: {
     ENODEV: (step) =>
-      step.name === "makeFilesystem" ? `this kernel has no filesystem called ${step.args.type}: see /proc/filesystems` : undefined,
+      step.name === "makeFilesystem"
+        ? `this kernel has no filesystem called ${step.args.type}: see /proc/filesystems`
+        : undefined,
     EPERM: (step) =>
       step.name === "makeFilesystem" && step.args.type === "proc"
         ? 'a new /proc needs a new pid namespace: add {"type": "pid"} to linux.namespaces'

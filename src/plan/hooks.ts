@@ -37,6 +37,12 @@ export function openHookStates({ hooks }: Spec): Step[] {
   return (["createContainer", "startContainer"] as const).flatMap((kind): Step[] =>
     (hooks?.[kind] ?? []).length === 0
       ? []
-      : [{ name: "openState", args: { status: kind === "createContainer" ? "creating" : "created", slot: `state/${kind}` }, from: `/spec/hooks/${kind}` }],
+      : [
+          {
+            name: "openState",
+            args: { status: kind === "createContainer" ? "creating" : "created", slot: `state/${kind}` },
+            from: `/spec/hooks/${kind}`,
+          },
+        ],
   );
 }

@@ -22,9 +22,17 @@ export function limitResources(process: Process): Step[] {
     );
   }
   if (scheduler !== undefined)
-    steps.push({ name: "setScheduler", args: { attributes: schedulerBytes(scheduler) }, from: "/spec/process/scheduler" });
+    steps.push({
+      name: "setScheduler",
+      args: { attributes: schedulerBytes(scheduler) },
+      from: "/spec/process/scheduler",
+    });
   if (ioPriority !== undefined)
-    steps.push({ name: "setIoPriority", args: { priority: ioPriorityValue(ioPriority.class, ioPriority.priority) }, from: "/spec/process/ioPriority" });
+    steps.push({
+      name: "setIoPriority",
+      args: { priority: ioPriorityValue(ioPriority.class, ioPriority.priority) },
+      from: "/spec/process/ioPriority",
+    });
   return steps;
 }
 
@@ -32,13 +40,25 @@ export function limitResources(process: Process): Step[] {
 export function setMachineView({ linux }: Spec): Step[] {
   const steps: Step[] = [];
   if (linux?.personality !== undefined)
-    steps.push({ name: "setPersonality", args: { persona: PERSONALITIES[linux.personality.domain ?? "LINUX"] }, from: "/spec/linux/personality" });
+    steps.push({
+      name: "setPersonality",
+      args: { persona: PERSONALITIES[linux.personality.domain ?? "LINUX"] },
+      from: "/spec/linux/personality",
+    });
   if (linux?.memoryPolicy !== undefined) steps.push(memoryPolicy(linux.memoryPolicy));
   return steps;
 }
 
 /** struct sched_attr of sched_setattr(2), 48 bytes. */
-function schedulerBytes({ policy, nice = 0, priority = 0, flags = [], runtime = 0, deadline = 0, period = 0 }: Scheduler): Uint8Array {
+function schedulerBytes({
+  policy,
+  nice = 0,
+  priority = 0,
+  flags = [],
+  runtime = 0,
+  deadline = 0,
+  period = 0,
+}: Scheduler): Uint8Array {
   const bytes = Buffer.alloc(48);
   bytes.writeUInt32LE(48, 0);
   bytes.writeUInt32LE(SCHEDULER_POLICIES[policy], 4);
@@ -56,7 +76,10 @@ function memoryPolicy({ mode, nodes = "", flags = [] }: MemoryPolicy): Step {
   return {
     name: "setMemoryPolicy",
     args: {
-      mode: flags.reduce((sum, flag) => sum | MEMORY_POLICY_FLAGS[flag], Number(MEMORY_POLICY_MODES[mode ?? "MPOL_DEFAULT"])),
+      mode: flags.reduce(
+        (sum, flag) => sum | MEMORY_POLICY_FLAGS[flag],
+        Number(MEMORY_POLICY_MODES[mode ?? "MPOL_DEFAULT"]),
+      ),
       nodes: mask,
       bits: mask.length === 0 ? 0 : mask.length * 8 + 1,
     },

@@ -59,7 +59,13 @@ export function mountFilesystems({ spec, id }: Definition, host: Host): Step[] {
         : [];
     return [
       ...check,
-      makeFilesystem(mount.type ?? "", mount.source ?? "", [...options.superFlags, ...options.data], options.attrSet, at),
+      makeFilesystem(
+        mount.type ?? "",
+        mount.source ?? "",
+        [...options.superFlags, ...options.data],
+        options.attrSet,
+        at,
+      ),
       ...recursively(options.recursiveSet, options.recursiveClear, at),
       attach,
       ...propagate,
@@ -77,7 +83,13 @@ function makeFilesystem(type: string, source: string, parameters: string[], attr
 
 function recursively(set: number, clear: number, at: number): Step[] {
   if (set === 0 && clear === 0) return [];
-  return [{ name: "setMountAttributes", args: { mount: slotOf(at), set, clear, propagation: 0, recursive: 1 }, from: fromOf(at) }];
+  return [
+    {
+      name: "setMountAttributes",
+      args: { mount: slotOf(at), set, clear, propagation: 0, recursive: 1 },
+      from: fromOf(at),
+    },
+  ];
 }
 
 /**
@@ -96,10 +108,23 @@ function mountCgroups(mount: Mount, at: number, spec: Spec, id: string, host: Ho
     makeFilesystem("tmpfs", "tmpfs", ["mode=755"], attrSet & ~MOUNT_ATTR.RDONLY, at),
     { name: "attachMount", args: { mount: slotOf(at), root: "root", target }, from },
     ...directories.flatMap((directory, i) =>
-      mountCgroup(directory, `${target}/${baseName(directory.hierarchy.mountPoint)}`, attrSet, own, `${slotOf(at)}/${i}`, from),
+      mountCgroup(
+        directory,
+        `${target}/${baseName(directory.hierarchy.mountPoint)}`,
+        attrSet,
+        own,
+        `${slotOf(at)}/${i}`,
+        from,
+      ),
     ),
     ...(readOnly
-      ? [{ name: "remount" as const, args: { root: "root", target, set: MOUNT_ATTR.RDONLY, clear: 0, recursive: 0 }, from }]
+      ? [
+          {
+            name: "remount" as const,
+            args: { root: "root", target, set: MOUNT_ATTR.RDONLY, clear: 0, recursive: 0 },
+            from,
+          },
+        ]
       : []),
   ];
 }
@@ -108,18 +133,32 @@ function baseName(path: string): string {
   return path.slice(path.lastIndexOf("/") + 1);
 }
 
-function mountCgroup(directory: CgroupDirectory | undefined, target: string, attributes: number, own: boolean, slot: string, from: string): Step[] {
+function mountCgroup(
+  directory: CgroupDirectory | undefined,
+  target: string,
+  attributes: number,
+  own: boolean,
+  slot: string,
+  from: string,
+): Step[] {
   if (directory === undefined) return [];
   const { hierarchy, path } = directory;
   const attach: Step = { name: "attachMount", args: { mount: slot, root: "root", target }, from };
   if (!own)
     return [
       { name: "cloneOwn", args: { path, mount: slot }, from },
-      { name: "setMountAttributes", args: { mount: slot, set: attributes, clear: 0, propagation: PROPAGATION.private, recursive: 0 }, from },
+      {
+        name: "setMountAttributes",
+        args: { mount: slot, set: attributes, clear: 0, propagation: PROPAGATION.private, recursive: 0 },
+        from,
+      },
       attach,
     ];
   const named = hierarchy.controllers.find((controller) => controller.startsWith("name="));
   const parameters = hierarchy.version === 2 ? [] : named === undefined ? hierarchy.controllers : ["none", named];
   const type = hierarchy.version === 2 ? "cgroup2" : "cgroup";
-  return [{ name: "makeFilesystem", args: { type, source: "cgroup", parameters, attributes, mount: slot }, from }, attach];
+  return [
+    { name: "makeFilesystem", args: { type, source: "cgroup", parameters, attributes, mount: slot }, from },
+    attach,
+  ];
 }

@@ -17,7 +17,9 @@ export function isShared(spec: Spec, type: NamespaceType): boolean {
 /** Namespaces with a path, opened while the host's paths can still be seen. */
 export function openNamespaces({ linux }: Spec): Step[] {
   return (linux?.namespaces ?? []).flatMap(({ type, path }, at): Step[] =>
-    path === undefined ? [] : [{ name: "openNamespace", args: { path, slot: type }, from: `/spec/linux/namespaces/${at}` }],
+    path === undefined
+      ? []
+      : [{ name: "openNamespace", args: { path, slot: type }, from: `/spec/linux/namespaces/${at}` }],
   );
 }
 
@@ -39,7 +41,9 @@ export function joinNamespaces({ linux }: Spec): Step[] {
 /** A time namespace is made by unshare, gets its offsets, and is entered by the next process: time_namespaces(7). */
 export function shiftClocks(spec: Spec): Step[] {
   if (!isNew(spec, "time")) return [];
-  const steps: Step[] = [{ name: "unshare", args: { namespaces: NAMESPACES.time.flag }, from: "/spec/linux/namespaces" }];
+  const steps: Step[] = [
+    { name: "unshare", args: { namespaces: NAMESPACES.time.flag }, from: "/spec/linux/namespaces" },
+  ];
   const offsets = offsetLines(spec.linux?.timeOffsets ?? {});
   if (offsets !== "") steps.push({ name: "setTimeOffsets", args: { offsets }, from: "/spec/linux/timeOffsets" });
   return steps;
@@ -56,7 +60,10 @@ function offsetLines(offsets: TimeOffsets): string {
 
 /** One clone for all new namespaces but those that must be left first. */
 export function cloneProcess(spec: Spec): Step[] {
-  const namespaces = AT_CLONE.filter((type) => isNew(spec, type)).reduce((flags, type) => flags | NAMESPACES[type].flag, 0);
+  const namespaces = AT_CLONE.filter((type) => isNew(spec, type)).reduce(
+    (flags, type) => flags | NAMESPACES[type].flag,
+    0,
+  );
   return [
     { name: "clone", args: { namespaces }, from: "/spec/linux/namespaces" },
     { name: "dieWithParent", args: { signal: 9 }, from: "/spec" },

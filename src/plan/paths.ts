@@ -6,7 +6,11 @@ import type { Step } from "./step.ts";
 export function hidePaths({ linux }: Spec): Step[] {
   const { maskedPaths = [], readonlyPaths = [] } = linux ?? {};
   const protect = readonlyPaths.map(
-    (path, at): Step => ({ name: "protectPath", args: { root: "root", path: normalPath(path) }, from: `/spec/linux/readonlyPaths/${at}` }),
+    (path, at): Step => ({
+      name: "protectPath",
+      args: { root: "root", path: normalPath(path) },
+      from: `/spec/linux/readonlyPaths/${at}`,
+    }),
   );
   if (maskedPaths.length === 0) return protect;
   return [

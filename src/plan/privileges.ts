@@ -14,7 +14,11 @@ interface Masks {
 }
 
 function masks({ effective = [], permitted = [], inheritable = [], ambient = [] }: Capabilities): Masks {
-  const held = { effective: capabilityMask(effective), permitted: capabilityMask(permitted), inheritable: capabilityMask(inheritable) };
+  const held = {
+    effective: capabilityMask(effective),
+    permitted: capabilityMask(permitted),
+    inheritable: capabilityMask(inheritable),
+  };
   // the kernel raises no ambient capability that is not both permitted and inheritable; runc leaves those out, too
   return { ...held, ambient: capabilityMask(ambient) & held.permitted & held.inheritable };
 }
@@ -38,7 +42,9 @@ export function dropPrivileges(process: Process, seccomp: Seccomp | undefined): 
   const extra = keepsAdmin(process, seccomp) ? SYS_ADMIN : 0n;
   const now = { ...held, effective: held.effective | extra, permitted: held.permitted | extra };
   return [
-    ...(noNewPrivileges === true ? [{ name: "setNoNewPrivileges" as const, args: {}, from: "/spec/process/noNewPrivileges" }] : []),
+    ...(noNewPrivileges === true
+      ? [{ name: "setNoNewPrivileges" as const, args: {}, from: "/spec/process/noNewPrivileges" }]
+      : []),
     { name: "dropBounding", args: { keep: bounding }, from: `${asked}/bounding` },
     { name: "keepCapabilities", args: {}, from: asked },
     { name: "setGroups", args: { gids: gidBytes(additionalGids) }, from: `${from}/additionalGids` },
@@ -57,7 +63,14 @@ export function filterSyscalls(process: Process, seccomp: Seccomp | undefined, h
   const load: Step = { name: "loadSeccomp", args: { program, flags }, from: "/spec/linux/seccomp" };
   if (!keepsAdmin(process, seccomp)) return [load];
   // ambient capabilities are kept by capset; raising them again would be a call that the filter may refuse
-  return [load, { name: "setCapabilities", args: { ...masks(process.capabilities ?? {}), ambient: 0 }, from: "/spec/process/capabilities" }];
+  return [
+    load,
+    {
+      name: "setCapabilities",
+      args: { ...masks(process.capabilities ?? {}), ambient: 0 },
+      from: "/spec/process/capabilities",
+    },
+  ];
 }
 
 function gidBytes(gids: readonly number[]): Uint8Array {

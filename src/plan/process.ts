@@ -4,9 +4,20 @@ import type { Step } from "./step.ts";
 
 const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** The environment as the process gets it: HOME is there, as programs expect. */
+/**
+ * The environment as the process gets it, as runc has it: of a variable given twice the last counts (exec's --env comes
+ * after the container's own), and HOME is there, as programs expect, even if it was given empty.
+ */
 export function environmentOf({ env = [] }: Process, home: string | undefined): string[] {
-  return env.some((entry) => entry.startsWith("HOME=")) ? [...env] : [...env, `HOME=${home ?? "/"}`];
+  const entries = new Map(env.map((entry) => [entry.slice(0, entry.indexOf("=")), entry]));
+  if (!hasHome(env)) entries.set("HOME", `HOME=${home ?? "/"}`);
+  return [...entries.values()];
+}
+
+/** Whether the environment says what HOME is. */
+export function hasHome(env: readonly string[]): boolean {
+  const home = env.findLast((entry) => entry.startsWith("HOME="));
+  return home !== undefined && home !== "HOME=";
 }
 
 /** The last steps of create: what fails here, engines want to know from create. */
@@ -15,7 +26,11 @@ export function findExecutable(process: Process): Step[] {
   return [
     { name: "changeDirectory", args: { path: cwd }, from: "/spec/process/cwd" },
     { name: "checkDirectory", args: {}, from: "/spec/process/cwd" },
-    { name: "findExecutable", args: { candidates: candidatesOf(process), name: process.args?.[0] ?? "" }, from: "/spec/process/args/0" },
+    {
+      name: "findExecutable",
+      args: { candidates: candidatesOf(process), name: process.args?.[0] ?? "" },
+      from: "/spec/process/args/0",
+    },
   ];
 }
 
@@ -23,9 +38,11 @@ export function findExecutable(process: Process): Step[] {
 function candidatesOf({ args = [], env = [], cwd }: Process): string[] {
   const [name = ""] = args;
   if (name.includes("/")) return [name];
-  const path = env.find((entry) => entry.startsWith("PATH="))?.slice(5) ?? DEFAULT_PATH;
+  const path = env.findLast((entry) => entry.startsWith("PATH="))?.slice(5) ?? DEFAULT_PATH;
   if (name === "") return [];
-  return path.split(":").map((directory) => (directory === "" ? joinPath(normalPath(cwd), name) : `${directory}/${name}`));
+  return path
+    .split(":")
+    .map((directory) => (directory === "" ? joinPath(normalPath(cwd), name) : `${directory}/${name}`));
 }
 
 /** The container's own program. */

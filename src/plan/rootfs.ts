@@ -8,8 +8,16 @@ import type { Step } from "./step.ts";
 /** The root as a detached tree: the layers of an image, or a directory of the bundle. */
 export function openRoot({ spec, root, bundle }: Definition): Step[] {
   if (root !== undefined)
-    return isNew(spec, "user") ? [] : [{ name: "mountUnion", args: { ...root, idmapped: false, slot: "root" }, from: "/root" }];
-  return [{ name: "openRoot", args: { path: joinPath(bundle, spec.root?.path ?? ""), slot: "root" }, from: "/spec/root/path" }];
+    return isNew(spec, "user")
+      ? []
+      : [{ name: "mountUnion", args: { ...root, idmapped: false, slot: "root" }, from: "/root" }];
+  return [
+    {
+      name: "openRoot",
+      args: { path: joinPath(bundle, spec.root?.path ?? ""), slot: "root" },
+      from: "/spec/root/path",
+    },
+  ];
 }
 
 /** Layers are idmapped for a new user namespace, which must exist, with its maps, before that. */
@@ -32,7 +40,9 @@ export function attachRoot(spec: Spec): Step[] {
 /** Engines expect a missing working directory to be made. */
 export function makeWorkingDirectory({ process }: Spec): Step[] {
   const path = normalPath(process?.cwd ?? "/");
-  return path === "/" ? [] : [{ name: "makeWorkingDirectory", args: { root: "root", path }, from: "/spec/process/cwd" }];
+  return path === "/"
+    ? []
+    : [{ name: "makeWorkingDirectory", args: { root: "root", path }, from: "/spec/process/cwd" }];
 }
 
 /** From here on the host's tree cannot be named. */

@@ -62,6 +62,7 @@ function host<A>(
 const hex = (value: number | bigint) => `0x${value.toString(16)}`;
 
 /** Steps that init runs, inside or on its way in. At most five arguments each. */
+// biome-ignore format: a table, one row a step
 export const INIT_STEPS = {
   turn: init(1, { first: "number", count: "number" }, () => "waits while the host works", "Some effects need privileges or paths that only the host has; the sides take turns."),
   joinNamespace: init(2, { namespace: "closes", type: "number" }, ({ namespace }) => `joins the ${namespace} namespace`, "A namespace with a path is shared with whoever made it."),
@@ -161,6 +162,7 @@ export interface EndpointArgs {
 }
 
 /** Steps that the host carries out. */
+// biome-ignore format: a table, one row a step
 export const HOST_STEPS = {
   makeCgroup: host<{ path: string }>(({ path }) => `makes the cgroup ${path}`, "Limits and accounting belong to a cgroup.", { undo: "removes it" }),
   writeCgroup: host<Omit<ResourceWrite, "from">>(({ directory, file, value }) => (value === undefined ? `takes ${file} of ${directory} from its parent` : `writes ${value} to ${directory}/${file}`), "A controller's files hold its limits."),
@@ -232,5 +234,9 @@ function namespaceNames(flags: number | bigint): string {
 }
 
 function propagationName(propagation: number | bigint): string {
-  return { [1 << 17]: "unbindable", [1 << 18]: "private", [1 << 19]: "slaves of the host's", [1 << 20]: "shared" }[Number(propagation)] ?? hex(propagation);
+  return (
+    { [1 << 17]: "unbindable", [1 << 18]: "private", [1 << 19]: "slaves of the host's", [1 << 20]: "shared" }[
+      Number(propagation)
+    ] ?? hex(propagation)
+  );
 }

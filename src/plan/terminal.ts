@@ -7,7 +7,8 @@ const FROM = "/spec/process/terminal";
 /** Where the master will go is opened before init starts. */
 export function openConsole(process: Process, console: Definition["console"]): Step[] {
   if (process.terminal !== true) return [];
-  if (console === undefined || console === "creator") return [{ name: "openTurns", args: { slot: "console" }, from: FROM }];
+  if (console === undefined || console === "creator")
+    return [{ name: "openTurns", args: { slot: "console" }, from: FROM }];
   return [{ name: "openConsoleSocket", args: { path: console.socket, slot: "console" }, from: FROM }];
 }
 
@@ -15,9 +16,15 @@ export function openConsole(process: Process, console: Definition["console"]): S
 export function attachTerminal(process: Process, withConsole: boolean): Step[] {
   if (process.terminal !== true) return [];
   const { height = 0, width = 0 } = process.consoleSize ?? {};
-  const console: Step[] = withConsole ? [{ name: "attachConsole", args: { root: "root", terminal: "terminal" }, from: FROM }] : [];
+  const console: Step[] = withConsole
+    ? [{ name: "attachConsole", args: { root: "root", terminal: "terminal" }, from: FROM }]
+    : [];
   return [
-    { name: "openTerminal", args: { root: "root", rows: height, columns: width, master: "master", terminal: "terminal" }, from: FROM },
+    {
+      name: "openTerminal",
+      args: { root: "root", rows: height, columns: width, master: "master", terminal: "terminal" },
+      from: FROM,
+    },
     { name: "sendTerminal", args: { socket: "console", master: "master" }, from: FROM },
     ...console,
     { name: "useTerminal", args: { terminal: "terminal", uid: process.user?.uid ?? 0 }, from: FROM },

@@ -23,5 +23,12 @@ export function parsePlan(text: string): Plan {
 
 /** Buffer has a toJSON of its own, which runs before the replacer. */
 function isBufferJson(value: unknown): value is { data: number[] } {
-  return typeof value === "object" && value !== null && "type" in value && value.type === "Buffer" && "data" in value && Array.isArray(value.data);
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    "type" in value &&
+    value.type === "Buffer" &&
+    "data" in value &&
+    Array.isArray(value.data)
+  );
 }

@@ -1,4 +1,76 @@
+import { Command, CommanderError } from "commander";
+import { Engine } from "../../engine/engine.ts";
+import { ContainerError } from "../../error.ts";
+import { sayError } from "../print.ts";
+
+/** How a command adds itself; its own code is loaded only when it is the one asked for. */
+export type Define = (program: Command, context: Context) => void;
+
+export interface Context {
+  engine: () => Engine;
+  /** A command says here what the program exits with. */
+  exit: (status: number) => void;
+}
+
+const COMMANDS: { [name: string]: () => Promise<Define> } = {
+  run: async () => (await import("./run.ts")).defineRun,
+  exec: async () => (await import("./exec.ts")).defineExec,
+  ps: async () => (await import("./ps.ts")).definePs,
+  logs: async () => (await import("./logs.ts")).defineLogs,
+  attach: async () => (await import("./attach.ts")).defineAttach,
+  stop: async () => (await import("./stop.ts")).defineStop,
+  kill: async () => (await import("./kill.ts")).defineKill,
+  wait: async () => (await import("./wait.ts")).defineWait,
+  rm: async () => (await import("./rm.ts")).defineRm,
+  inspect: async () => (await import("./inspect.ts")).defineInspect,
+  load: async () => (await import("./load.ts")).defineLoad,
+  images: async () => (await import("./images.ts")).defineImages,
+  explain: async () => (await import("./explain.ts")).defineExplain,
+  trace: async () => (await import("./trace.ts")).defineTrace,
+  cleanup: async () => (await import("./cleanup.ts")).defineCleanup,
+};
+
+/** Docker's statuses: the command's own; ours is 125. */
+const OURS = 125;
+
 /** Runs one command of the engine. @returns the exit status */
 export async function runEngine(words: readonly string[]): Promise<number> {
-  return words.length;
+  let status = 0;
+  const program = new Command("caisson")
+    .description("Run containers, and see how they are made")
+    .version("0.1.0", "-v, --version")
+    .option("--data <directory>", "images, layers and containers", "/var/lib/caisson")
+    .option("--root <directory>", "state of what runs", "/run/caisson")
+    .enablePositionalOptions()
+    .showHelpAfterError("(caisson --help shows the commands)")
+    .exitOverride();
+  const context: Context = {
+    engine: () => {
+      const { data, root } = program.opts<{ data: string; root: string }>();
+      return new Engine({ data, root });
+    },
+    exit: (given) => {
+      status = given;
+    },
+  };
+  try {
+    const wanted = words.find((word) => Object.hasOwn(COMMANDS, word));
+    const loaders = wanted === undefined || words[0] === "help" ? Object.values(COMMANDS) : [COMMANDS[wanted]];
+    for (const load of loaders) (await load?.())?.(program, context);
+    await program.parseAsync(words, { from: "user" });
+    return status;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : OURS;
+    sayError(error);
+    return statusOf(error);
+  }
+}
+
+/** 126 and 127 as Docker has them: the command is there but cannot be executed; it is not there. */
+function statusOf(error: unknown): number {
+  if (!(error instanceof ContainerError)) return OURS;
+  const { step, code } = error;
+  if (step === "findExecutable") return code === "ENOENT" ? 127 : 126;
+  if (step === "execute") return 126;
+  return OURS;
 }

@@ -9,12 +9,22 @@ import { describe } from "./words.ts";
 
 /** Flags that create and run share. */
 export const CREATION_FLAGS = {
-  bundle: { kind: "string", short: "b", help: "path to the root of the bundle directory, defaults to the current directory" },
-  "console-socket": { kind: "string", help: "path to an AF_UNIX socket which will receive the master of the console's terminal" },
+  bundle: {
+    kind: "string",
+    short: "b",
+    help: "path to the root of the bundle directory, defaults to the current directory",
+  },
+  "console-socket": {
+    kind: "string",
+    help: "path to an AF_UNIX socket which will receive the master of the console's terminal",
+  },
   "pid-file": { kind: "string", help: "specify the file to write the process id to" },
   "no-pivot": { kind: "boolean", help: "do not use pivot root to jail process inside rootfs" },
   "no-new-keyring": { kind: "boolean", help: "do not create a new session keyring for the container" },
-  "preserve-fds": { kind: "string", help: "pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)" },
+  "preserve-fds": {
+    kind: "string",
+    help: "pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)",
+  },
 } as const;
 
 export interface CreationFlags {
@@ -33,14 +43,20 @@ export function createFromBundle(
   { root }: Globals,
   { start, console, ...more }: Start & { start: Definition["start"]; console?: "creator" },
 ): { container: Container; process: Running } {
-  if (id === undefined) throw new ContainerError({ message: 'container id cannot be empty', code: "ERR_USAGE" });
+  if (id === undefined) throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
   const { spec, bundle } = readBundle(flags.bundle ?? cwd());
   const socket = flags["console-socket"];
   const terminal = spec.process?.terminal === true;
   if (terminal && socket === undefined && console === undefined)
-    throw new ContainerError({ message: "cannot allocate tty if runc will detach without setting console socket", code: "ERR_USAGE" });
+    throw new ContainerError({
+      message: "cannot allocate tty if runc will detach without setting console socket",
+      code: "ERR_USAGE",
+    });
   if (!terminal && socket !== undefined)
-    throw new ContainerError({ message: "cannot use console socket if runc will not detach or allocate tty", code: "ERR_USAGE" });
+    throw new ContainerError({
+      message: "cannot use console socket if runc will not detach or allocate tty",
+      code: "ERR_USAGE",
+    });
   const target = socket === undefined ? console : { socket };
   const created = describe(() =>
     Container.create(

@@ -3,7 +3,9 @@ import { ContainerError } from "../../error.ts";
 import { parseFlags } from "./flags.ts";
 import type { Command } from "./runtime.ts";
 
-const FLAGS = { force: { kind: "boolean", short: "f", help: "forcibly deletes the container if it is still running (uses SIGKILL)" } } as const;
+const FLAGS = {
+  force: { kind: "boolean", short: "f", help: "forcibly deletes the container if it is still running (uses SIGKILL)" },
+} as const;
 
 export const remove: Command = {
   usage: "[command options] <container-id>",

@@ -2,15 +2,18 @@ import { readFileSync } from "node:fs";
 import { Container } from "../../container/container.ts";
 import { attend, takeTerminal } from "../../container/foreground.ts";
 import { ContainerError } from "../../error.ts";
-import type { Process } from "../../spec/spec.ts";
 import { parseProcess } from "../../spec/parse.ts";
+import type { Process } from "../../spec/spec.ts";
 import { preservedDescriptors, writePid } from "./creation.ts";
 import { parseFlags, type Words } from "./flags.ts";
 import type { Command } from "./runtime.ts";
 import { describe } from "./words.ts";
 
 const FLAGS = {
-  "console-socket": { kind: "string", help: "path to an AF_UNIX socket which will receive the master of the console's terminal" },
+  "console-socket": {
+    kind: "string",
+    help: "path to an AF_UNIX socket which will receive the master of the console's terminal",
+  },
   cwd: { kind: "string", help: "current working directory in the container" },
   env: { kind: "strings", short: "e", help: "set environment variables" },
   tty: { kind: "boolean", short: "t", help: "allocate a pseudo-TTY" },
@@ -23,7 +26,10 @@ const FLAGS = {
   apparmor: { kind: "string", help: "set the apparmor profile for the process" },
   "no-new-privs": { kind: "boolean", help: "set the no new privileges value for the process" },
   cap: { kind: "strings", short: "c", help: "add a capability to the bounding set for the process" },
-  "preserve-fds": { kind: "string", help: "pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)" },
+  "preserve-fds": {
+    kind: "string",
+    help: "pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)",
+  },
   "ignore-paused": { kind: "boolean", help: "allow exec in a paused container" },
 } as const;
 
@@ -35,10 +41,16 @@ export const exec: Command = {
     const { flags, rest } = parseFlags(FLAGS, words);
     const [id = "", ...args] = rest;
     const container = Container.open(root, id);
-    const process = flags.process === undefined ? processFrom(flags, args, container.spec.process) : parseProcess(readFileSync(flags.process));
+    const process =
+      flags.process === undefined
+        ? processFrom(flags, args, container.spec.process)
+        : parseProcess(readFileSync(flags.process));
     const socket = flags["console-socket"];
     if (process.terminal === true && flags.detach && socket === undefined)
-      throw new ContainerError({ message: "cannot allocate tty if runc will detach without setting console socket", code: "ERR_USAGE" });
+      throw new ContainerError({
+        message: "cannot allocate tty if runc will detach without setting console socket",
+        code: "ERR_USAGE",
+      });
     let master: number | undefined;
     const running = describe(() =>
       container.exec(process, {
@@ -61,7 +73,8 @@ function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: P
   if (flags.user !== undefined && uid === undefined)
     throw new ContainerError({ message: `bad value for --user: ${flags.user}: use <uid>[:<gid>]`, code: "ERR_USAGE" });
   const gids = flags["additional-gids"].map((text) => {
-    if (!/^\d+$/.test(text)) throw new ContainerError({ message: `bad value for --additional-gids: ${text}`, code: "ERR_USAGE" });
+    if (!/^\d+$/.test(text))
+      throw new ContainerError({ message: `bad value for --additional-gids: ${text}`, code: "ERR_USAGE" });
     return Number(text);
   });
   const { capabilities = {} } = own;

@@ -4,10 +4,16 @@ import { ContainerError } from "../../error.ts";
 type Kind = "boolean" | "string" | "strings";
 
 /** Flags of a command: long name → kind, one-letter alias, help. */
-export type Flags = { readonly [name: string]: { readonly kind: Kind; readonly short?: string; readonly help: string } };
+export type Flags = {
+  readonly [name: string]: { readonly kind: Kind; readonly short?: string; readonly help: string };
+};
 
 type Of<F extends Flags> = {
-  [N in keyof F]: F[N]["kind"] extends "boolean" ? boolean : F[N]["kind"] extends "string" ? string | undefined : string[];
+  [N in keyof F]: F[N]["kind"] extends "boolean"
+    ? boolean
+    : F[N]["kind"] extends "string"
+      ? string | undefined
+      : string[];
 };
 
 export interface Words<F extends Flags> {
@@ -22,7 +28,8 @@ export interface Words<F extends Flags> {
  */
 export function parseFlags<const F extends Flags>(definition: F, words: readonly string[]): Words<F> {
   const flags: { [name: string]: boolean | string | string[] | undefined } = {};
-  for (const [name, { kind }] of Object.entries(definition)) flags[name] = kind === "boolean" ? false : kind === "strings" ? [] : undefined;
+  for (const [name, { kind }] of Object.entries(definition))
+    flags[name] = kind === "boolean" ? false : kind === "strings" ? [] : undefined;
   let at = 0;
   for (; at < words.length; at++) {
     const word = words[at] ?? "";
@@ -32,7 +39,8 @@ export function parseFlags<const F extends Flags>(definition: F, words: readonly
     }
     if (!word.startsWith("-") || word === "-") break;
     const [, given = "", value] = /^--?([^=]+)(?:=(.*))?$/s.exec(word) ?? [];
-    const [name, flag] = Object.entries(definition).find(([long, { short }]) => long === given || short === given) ?? [];
+    const [name, flag] =
+      Object.entries(definition).find(([long, { short }]) => long === given || short === given) ?? [];
     if (name === undefined || flag === undefined)
       throw new ContainerError({ message: `flag provided but not defined: -${given}`, code: "ERR_USAGE" });
     if (flag.kind === "boolean") {
@@ -40,7 +48,8 @@ export function parseFlags<const F extends Flags>(definition: F, words: readonly
       continue;
     }
     const argument = value ?? words[++at];
-    if (argument === undefined) throw new ContainerError({ message: `flag needs an argument: -${given}`, code: "ERR_USAGE" });
+    if (argument === undefined)
+      throw new ContainerError({ message: `flag needs an argument: -${given}`, code: "ERR_USAGE" });
     const list = flags[name];
     flags[name] = Array.isArray(list) ? [...list, argument] : argument;
   }
@@ -50,6 +59,9 @@ export function parseFlags<const F extends Flags>(definition: F, words: readonly
 /** A command's help: its flags, one a line. */
 export function flagHelp(definition: Flags): string {
   return Object.entries(definition)
-    .map(([name, { kind, short, help }]) => `   ${`--${name}${short === undefined ? "" : `, -${short}`}${kind === "boolean" ? "" : " value"}`.padEnd(34)}${help}`)
+    .map(
+      ([name, { kind, short, help }]) =>
+        `   ${`--${name}${short === undefined ? "" : `, -${short}`}${kind === "boolean" ? "" : " value"}`.padEnd(34)}${help}`,
+    )
     .join("\n");
 }

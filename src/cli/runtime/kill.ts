@@ -3,7 +3,9 @@ import { parseSignal } from "../../linux/signals.ts";
 import { parseFlags } from "./flags.ts";
 import type { Command } from "./runtime.ts";
 
-const FLAGS = { all: { kind: "boolean", short: "a", help: "(obsoleted) send the signal to all processes inside the container" } } as const;
+const FLAGS = {
+  all: { kind: "boolean", short: "a", help: "(obsoleted) send the signal to all processes inside the container" },
+} as const;
 
 export const kill: Command = {
   usage: "[command options] <container-id> [signal]",

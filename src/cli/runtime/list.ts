@@ -21,7 +21,9 @@ export const list: Command = {
     else if (flags.format === undefined || flags.format === "table")
       printTable(
         ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"],
-        containers.map(({ id, pid, status, bundle, created, owner }) => [id, pid ?? 0, status, bundle, created, owner === "" ? "root" : owner].map(String)),
+        containers.map(({ id, pid, status, bundle, created, owner }) =>
+          [id, pid ?? 0, status, bundle, created, owner === "" ? "root" : owner].map(String),
+        ),
       );
     else throw new ContainerError({ message: "invalid format option", code: "ERR_USAGE" });
     return 0;

@@ -2,7 +2,7 @@ import { appendFileSync } from "node:fs";
 import { getuid } from "node:process";
 import { ContainerError } from "../../error.ts";
 import { print, say } from "../print.ts";
-import { flagHelp, type Flags, parseFlags } from "./flags.ts";
+import { type Flags, flagHelp, parseFlags } from "./flags.ts";
 
 /** What each command gets beside its own words. */
 export interface Globals {
@@ -23,14 +23,20 @@ export interface Command {
 
 const COMMANDS: { [name: string]: { help: string; load: () => Promise<Command> } } = {
   create: { help: "create a container", load: async () => (await import("./create.ts")).create },
-  delete: { help: "delete any resources held by the container", load: async () => (await import("./delete.ts")).remove },
+  delete: {
+    help: "delete any resources held by the container",
+    load: async () => (await import("./delete.ts")).remove,
+  },
   exec: { help: "execute new process inside the container", load: async () => (await import("./exec.ts")).exec },
   features: { help: "show the enabled features", load: async () => (await import("./features.ts")).features },
   kill: { help: "send a signal to the container's init process", load: async () => (await import("./kill.ts")).kill },
   list: { help: "list containers started with the given root", load: async () => (await import("./list.ts")).list },
   run: { help: "create and run a container", load: async () => (await import("./run.ts")).run },
   spec: { help: "create a new specification file", load: async () => (await import("./spec.ts")).spec },
-  start: { help: "execute the user defined process in a created container", load: async () => (await import("./start.ts")).start },
+  start: {
+    help: "execute the user defined process in a created container",
+    load: async () => (await import("./start.ts")).start,
+  },
   state: { help: "output the state of a container", load: async () => (await import("./state.ts")).state },
 };
 
@@ -67,7 +73,9 @@ export async function runRuntime(words: readonly string[], name: string): Promis
     const command = await entry.load();
     failure = command.failure ?? 1;
     if (own[0] === "--help" || own[0] === "-h") {
-      print(`NAME:\n   ${name} ${commandName} - ${entry.help}\n\nUSAGE:\n   ${name} ${commandName} ${command.usage}\n\nOPTIONS:\n${flagHelp(command.flags)}`);
+      print(
+        `NAME:\n   ${name} ${commandName} - ${entry.help}\n\nUSAGE:\n   ${name} ${commandName} ${command.usage}\n\nOPTIONS:\n${flagHelp(command.flags)}`,
+      );
       return 0;
     }
     return await command.run(own, { root: flags.root ?? defaultRoot(), systemdCgroup: flags["systemd-cgroup"] });
@@ -95,8 +103,11 @@ interface Log {
 function report(error: unknown, { path, json }: Log): void {
   const msg = messageOf(error);
   const time = new Date().toISOString();
-  const fields = error instanceof ContainerError ? { step: error.step, errno: error.code, from: error.from, hint: error.hint } : {};
-  const line = json ? JSON.stringify({ ...fields, level: "error", msg, time }) : `time="${time}" level=error msg=${JSON.stringify(msg)}`;
+  const fields =
+    error instanceof ContainerError ? { step: error.step, errno: error.code, from: error.from, hint: error.hint } : {};
+  const line = json
+    ? JSON.stringify({ ...fields, level: "error", msg, time })
+    : `time="${time}" level=error msg=${JSON.stringify(msg)}`;
   if (path !== undefined) {
     try {
       appendFileSync(path, `${line}\n`);
@@ -109,8 +120,12 @@ function report(error: unknown, { path, json }: Log): void {
 
 /** runc's words where engines look for them. */
 function messageOf(error: unknown): string {
-  if (!(error instanceof ContainerError)) return error instanceof Error ? (error.stack ?? error.message) : String(error);
-  const detail = [error.code !== undefined && error.errno !== undefined ? error.code : undefined, error.from === undefined ? undefined : `at ${error.from.replace(/^\/spec/, "") || "/"}`]
+  if (!(error instanceof ContainerError))
+    return error instanceof Error ? (error.stack ?? error.message) : String(error);
+  const detail = [
+    error.code !== undefined && error.errno !== undefined ? error.code : undefined,
+    error.from === undefined ? undefined : `at ${error.from.replace(/^\/spec/, "") || "/"}`,
+  ]
     .filter((word) => word !== undefined)
     .join(" ");
   const words = detail === "" || error.step === undefined ? error.message : `${error.message} (${detail})`;

@@ -16,8 +16,13 @@ export const spec: Command = {
   run(words) {
     const { flags } = parseFlags(FLAGS, words);
     const path = `${flags.bundle ?? "."}/config.json`;
-    if (existsSync(path)) throw new ContainerError({ message: `File config.json exists. Remove it first`, code: "EEXIST", path });
-    writeFileSync(path, `${JSON.stringify(template(flags.rootless ? { rootless: { uid: getuid?.() ?? 0, gid: getgid?.() ?? 0 } } : {}), undefined, "\t")}\n`, { mode: 0o666 });
+    if (existsSync(path))
+      throw new ContainerError({ message: `File config.json exists. Remove it first`, code: "EEXIST", path });
+    writeFileSync(
+      path,
+      `${JSON.stringify(template(flags.rootless ? { rootless: { uid: getuid?.() ?? 0, gid: getgid?.() ?? 0 } } : {}), undefined, "\t")}\n`,
+      { mode: 0o666 },
+    );
     return 0;
   },
 };

@@ -14,18 +14,26 @@ export function describe<T>(work: () => T): T {
     return work();
   } catch (error) {
     if (!(error instanceof ContainerError) || error.step === undefined) throw error;
-    throw new ContainerError({ ...error, message: `unable to start container process: ${wordsFor(error)}`, cause: error.cause });
+    throw new ContainerError({
+      ...error,
+      message: `unable to start container process: ${wordsFor(error)}`,
+      cause: error.cause,
+    });
   }
 }
 
 function wordsFor(error: ContainerError): string {
   const { step, code = "", message, path: name = "", dest = name } = error;
   if (step === "findExecutable") {
-    if (code === "ENOENT" && !name.includes("/")) return `exec: ${JSON.stringify(name)}: executable file not found in $PATH`;
+    if (code === "ENOENT" && !name.includes("/"))
+      return `exec: ${JSON.stringify(name)}: executable file not found in $PATH`;
     const word = EXECUTABLE[code] ?? code;
-    return code === "ENOENT" ? `exec: ${JSON.stringify(name)}: stat ${dest}: ${word}` : `exec: ${JSON.stringify(name)}: ${word}`;
+    return code === "ENOENT"
+      ? `exec: ${JSON.stringify(name)}: stat ${dest}: ${word}`
+      : `exec: ${JSON.stringify(name)}: ${word}`;
   }
   if (step === "execute") return `exec ${name}: ${EXECUTABLE[code] ?? code}`;
-  if (step === "changeDirectory") return `chdir to cwd (${JSON.stringify(name)}) set in config.json failed: ${EXECUTABLE[code] ?? code}`;
+  if (step === "changeDirectory")
+    return `chdir to cwd (${JSON.stringify(name)}) set in config.json failed: ${EXECUTABLE[code] ?? code}`;
   return message;
 }

@@ -1,0 +1,14 @@
+import { attend } from "./client.ts";
+import type { Define } from "./engine.ts";
+
+export const defineAttach: Define = (program, { engine, exit }) => {
+  program
+    .command("attach")
+    .description("connect to a running container: its output here, our input and signals there; Ctrl-P Ctrl-Q leaves it")
+    .argument("<container>")
+    .action((name: string) => {
+      const container = engine().containers.find(name);
+      const { Tty: tty, OpenStdin: input } = container.config;
+      exit(attend(engine().attach(container, { output: true, input }), { tty, input, detach: true }));
+    });
+};

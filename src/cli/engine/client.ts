@@ -1,0 +1,93 @@
+import type { Attachment } from "../../engine/monitor.ts";
+import { catchSignals, POLLOUT, wait } from "../../kernel/process.ts";
+import { tryCall } from "../../kernel/syscall.ts";
+import { isTerminal, makeRaw, terminalSize } from "../../kernel/terminal.ts";
+import { SIGNALS } from "../../linux/signals.ts";
+
+const SIGWINCH = 28;
+/** Not forwarded: what no handler can catch, faults of our own, the death of children, and job control of our shell. */
+const KEPT = new Set([4, 8, 9, 11, 13, 17, 18, 19, 20, 21, 22]);
+/** Ctrl-P Ctrl-Q leaves the container running. */
+const DETACH = [16, 17];
+
+/**
+ * Stays with a container: its output to our streams, our input and signals to it.
+ * @returns its exit status, or 0 when it was left running
+ */
+export function attend(attachment: Attachment, { tty, input, detach }: { tty: boolean; input: boolean; detach: boolean }): number {
+  const signals = catchSignals(Object.values(SIGNALS).filter((number) => !KEPT.has(number)));
+  const restore = tty && input && isTerminal(0) ? makeRaw(0) : () => undefined;
+  if (tty) fit(attachment);
+  const keys = new KeyWatch(detach && tty && input);
+  let credit = false;
+  let open = input;
+  try {
+    for (;;) {
+      const reads = open && credit;
+      const [heard = 0, caught = 0, typed = 0] = wait([attachment.socket, signals, ...(reads ? [0] : [])]);
+      if (caught !== 0) forward(attachment, signals, tty);
+      if (typed !== 0) {
+        const bytes = Buffer.alloc(32 * 1024);
+        const length = tryCall("read", 0, bytes, bytes.length);
+        if (length <= 0) {
+          open = false;
+          attachment.endInput();
+        } else if (keys.leaves(bytes.subarray(0, length))) {
+          return 0;
+        } else {
+          credit = false;
+          attachment.input(bytes.subarray(0, length));
+        }
+      }
+      if (heard === 0) continue;
+      const said = attachment.hear();
+      if (said.kind === "output") writeAll(tty ? 1 : said.stream, said.data);
+      else if (said.kind === "ready") credit = true;
+      else return said.kind === "exited" ? said.status : 125;
+    }
+  } finally {
+    restore();
+  }
+}
+
+class KeyWatch {
+  readonly #on: boolean;
+  #seen = 0;
+
+  constructor(on: boolean) {
+    this.#on = on;
+  }
+
+  leaves(bytes: Uint8Array): boolean {
+    if (!this.#on) return false;
+    for (const byte of bytes) {
+      this.#seen = byte === DETACH[this.#seen] ? this.#seen + 1 : byte === DETACH[0] ? 1 : 0;
+      if (this.#seen === DETACH.length) return true;
+    }
+    return false;
+  }
+}
+
+function forward(attachment: Attachment, signals: number, tty: boolean): void {
+  const bytes = new Uint8Array(64);
+  const length = tryCall("read", signals, bytes, bytes.length);
+  for (const number of bytes.subarray(0, Math.max(length, 0))) {
+    if (number === SIGWINCH) tty && fit(attachment);
+    else attachment.signal(number);
+  }
+}
+
+function fit(attachment: Attachment): void {
+  const size = terminalSize(0) ?? terminalSize(1);
+  if (size !== undefined) attachment.resize(size.rows, size.columns);
+}
+
+/** Whether the stream blocks or not: a pipe of ours may have been made non-blocking by somebody else. */
+export function writeAll(stream: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; ) {
+    const wrote = tryCall("write", stream, bytes.subarray(done), bytes.length - done);
+    if (wrote > 0) done += wrote;
+    else if (wrote === -11) wait([stream], -1, [POLLOUT]);
+    else if (wrote !== -4) return; // nobody reads any more
+  }
+}

@@ -1,0 +1,212 @@
+import { cpus } from "node:os";
+import { readFileSync, existsSync } from "node:fs";
+import { type Command, InvalidArgumentError } from "commander";
+import type { Engine } from "../../engine/engine.ts";
+import type { ContainerJson } from "../../engine/config.ts";
+import { ContainerError } from "../../error.ts";
+import { familiarReference, parseReference } from "../../image/reference.ts";
+import { ImageStore, type ResolvedImage } from "../../image/store.ts";
+import { parseSignal } from "../../linux/signals.ts";
+import { readBundle } from "../../spec/bundle.ts";
+import { chooseDriver } from "../../storage/storage.ts";
+
+/** Flags that say what the container is: those of run and explain. */
+export interface ContainerOptions {
+  name?: string;
+  rm?: boolean;
+  interactive?: boolean;
+  tty?: boolean;
+  env: string[];
+  workdir?: string;
+  user?: string;
+  volume: string[];
+  hostname?: string;
+  memory?: number;
+  cpus?: number;
+  cpusetCpus?: string;
+  pidsLimit?: number;
+  network: string;
+  publish: string[];
+  readOnly?: boolean;
+  tmpfs: string[];
+  capAdd: string[];
+  capDrop: string[];
+  securityOpt: string[];
+  userns?: string;
+  privileged?: boolean;
+  entrypoint?: string;
+  stopSignal?: string;
+  label: string[];
+  bundle?: string;
+}
+
+const collect = (value: string, before: string[]) => [...before, value];
+
+/** Adds the flags, in Docker's words. */
+export function addContainerOptions(command: Command): Command {
+  return command
+    .option("--name <name>", "name of the container")
+    .option("--rm", "remove the container when it ends")
+    .option("-i, --interactive", "keep standard input open")
+    .option("-t, --tty", "give it a terminal")
+    .option("-e, --env <name=value>", "set an environment variable; a name alone takes ours", collect, [])
+    .option("-w, --workdir <directory>", "working directory")
+    .option("-u, --user <user[:group]>", "user, by name or id")
+    .option("-v, --volume <source:destination[:options]>", "bind a path of the host, or a named volume", collect, [])
+    .option("-h, --hostname <name>", "name of the machine")
+    .option("--memory <bytes>", "memory limit, such as 64m", parseBytes)
+    .option("--cpus <number>", "processors' worth of time, such as 1.5", parseCpus)
+    .option("--cpuset-cpus <list>", "processors it may use, such as 0-1")
+    .option("--pids-limit <number>", "how many processes it may have", parseCount)
+    .option("--network <mode>", "bridge, none, host or container:ID", "bridge")
+    .option("-p, --publish <[address:][port:]port[/protocol]>", "make a port reachable from outside", collect, [])
+    .option("--read-only", "make the root read-only")
+    .option("--tmpfs <destination[:options]>", "mount a tmpfs", collect, [])
+    .option("--cap-add <capability>", "add a capability, or ALL", collect, [])
+    .option("--cap-drop <capability>", "drop a capability, or ALL", collect, [])
+    .option("--security-opt <option>", "seccomp=unconfined|FILE, no-new-privileges", collect, [])
+    .option("--userns <mode>", "host, auto, or FIRST:SIZE for a user namespace")
+    .option("--privileged", "all capabilities and devices, no filter")
+    .option("--entrypoint <command>", "replace the image's entrypoint")
+    .option("--stop-signal <signal>", "signal that stop sends")
+    .option("--label <name=value>", "set a label", collect, [])
+    .option("--bundle <directory>", "run an OCI bundle instead of an image");
+}
+
+/** "64m" and its like, as Docker reads them: powers of 1024. */
+function parseBytes(text: string): number {
+  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)([bkmgt]?)b?$/i.exec(text) ?? [];
+  if (number === undefined) throw new InvalidArgumentError("it must be a number with b, k, m or g.");
+  return Math.floor(Number(number) * 1024 ** Math.max("bkmgt".indexOf(unit.toLowerCase()), 0));
+}
+
+function parseCpus(text: string): number {
+  const number = Number(text);
+  if (!(number >= 0.01) || number > cpus().length)
+    throw new InvalidArgumentError(`it must be from 0.01 to ${cpus().length}, the processors of this machine.`);
+  return number;
+}
+
+function parseCount(text: string): number {
+  if (!/^-?\d+$/.test(text)) throw new InvalidArgumentError("it must be a whole number.");
+  return Number(text);
+}
+
+/** The container that flags, image and words describe. */
+export async function describeContainer(engine: Engine, options: ContainerOptions, words: readonly string[]): Promise<ContainerJson> {
+  const { bundle } = options;
+  return bundle === undefined ? fromImage(engine, options, words) : fromBundle(engine, options, bundle);
+}
+
+async function fromImage(engine: Engine, options: ContainerOptions, [name, ...command]: readonly string[]): Promise<ContainerJson> {
+  if (name === undefined) throw new ContainerError({ message: "an image, or --bundle DIRECTORY, is needed", code: "ERR_USAGE" });
+  const driver = chooseDriver(readFileSync("/proc/filesystems", "utf8"));
+  const image = await findImage(ImageStore.open(engine.places.data, driver === "aufs" ? "aufs" : "overlay"), name);
+  const defaults = image.config.config;
+  const entrypoint = options.entrypoint === undefined ? (defaults.Entrypoint ?? []) : options.entrypoint === "" ? [] : [options.entrypoint];
+  // an entrypoint of the caller's own does not go with the image's command
+  const cmd = command.length > 0 || options.entrypoint !== undefined ? command : (defaults.Cmd ?? []);
+  if (entrypoint.length + cmd.length === 0) throw new ContainerError({ message: `image ${name} has no command: give one`, code: "ERR_USAGE" });
+  const container = describe(engine, options, { entrypoint, cmd, env: defaults.Env ?? [], user: defaults.User ?? "", cwd: defaults.WorkingDir ?? "", stop: defaults.StopSignal ?? "SIGTERM" });
+  return {
+    ...container,
+    image: image.name === undefined ? name : familiarReference(parseReference(image.name)),
+    imageId: image.id,
+    root: { kind: "image", layers: image.layerDirectories, driver },
+  };
+}
+
+/** An image of the store by name or id; an archive or a layout directory is loaded first. */
+async function findImage(store: ImageStore, name: string): Promise<ResolvedImage> {
+  if (/^[./]|\.tar(\.\w+)?$/.test(name) && existsSync(name)) {
+    const [loaded] = await store.load(name);
+    if (loaded === undefined) throw new ContainerError({ message: `there is no image in ${name}`, code: "ERR_NO_IMAGE", path: name });
+    return store.resolve(loaded.id);
+  }
+  return store.resolve(name);
+}
+
+function fromBundle(engine: Engine, options: ContainerOptions, path: string): ContainerJson {
+  const { spec, bundle } = readBundle(path);
+  const { args = [], env = [], cwd = "/", terminal = false } = spec.process ?? {};
+  const container = describe(engine, { ...options, tty: terminal, network: "bundle" }, { entrypoint: [], cmd: args, env, user: "", cwd, stop: "SIGTERM" });
+  return { ...container, root: { kind: "bundle", bundle } };
+}
+
+interface Defaults {
+  entrypoint: string[];
+  cmd: string[];
+  env: string[];
+  user: string;
+  cwd: string;
+  stop: string;
+}
+
+function describe(engine: Engine, options: ContainerOptions, defaults: Defaults): ContainerJson {
+  const { network, publish } = options;
+  if (!/^(bridge|none|host|bundle|container:.+)$/.test(network))
+    throw new ContainerError({ message: `cannot use network ${network}: it must be bridge, none, host or container:ID`, code: "ERR_USAGE" });
+  if (publish.length > 0 && network !== "bridge")
+    throw new ContainerError({ message: `ports can be published on the bridge network only, not on ${network}`, code: "ERR_USAGE" });
+  parseSignal(options.stopSignal ?? defaults.stop);
+  const container = engine.describe({
+    name: options.name,
+    image: "",
+    imageId: "",
+    root: { kind: "bundle", bundle: "" },
+    config: {
+      Hostname: options.hostname ?? "",
+      User: options.user ?? defaults.user,
+      Tty: options.tty ?? false,
+      OpenStdin: options.interactive ?? false,
+      Env: [],
+      Entrypoint: defaults.entrypoint,
+      Cmd: defaults.cmd,
+      WorkingDir: options.workdir ?? defaults.cwd,
+      StopSignal: options.stopSignal ?? defaults.stop,
+      Labels: Object.fromEntries(options.label.map((label) => splitPair(label))),
+    },
+    hostConfig: {
+      Binds: options.volume,
+      NetworkMode: network,
+      PortBindings: publish,
+      Memory: options.memory ?? 0,
+      NanoCpus: Math.round((options.cpus ?? 0) * 1e9),
+      CpusetCpus: options.cpusetCpus ?? "",
+      PidsLimit: Math.max(options.pidsLimit ?? 0, 0),
+      ReadonlyRootfs: options.readOnly ?? false,
+      Tmpfs: Object.fromEntries(options.tmpfs.map((text) => splitPair(text, ":"))),
+      CapAdd: options.capAdd,
+      CapDrop: options.capDrop,
+      SecurityOpt: options.securityOpt,
+      UsernsMode: options.userns ?? "",
+      Privileged: options.privileged ?? false,
+      AutoRemove: options.rm ?? false,
+    },
+  });
+  const hostname = options.hostname ?? container.id.slice(0, 12);
+  const config = { ...container.config, Hostname: hostname, Env: environment(options, defaults.env, hostname) };
+  return { ...container, config };
+}
+
+/** Ours first, then the image's, then the caller's; a later one replaces an earlier of the same name. */
+function environment(options: ContainerOptions, image: readonly string[], hostname: string): string[] {
+  const given = options.env.flatMap((entry) => {
+    if (entry.includes("=")) return [entry];
+    const own = process.env[entry];
+    return own === undefined ? [] : [`${entry}=${own}`];
+  });
+  const all = [
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    `HOSTNAME=${hostname}`,
+    ...(options.tty === true ? ["TERM=xterm"] : []),
+    ...image,
+    ...given,
+  ];
+  return [...new Map(all.map((entry) => [entry.split("=")[0], entry])).values()];
+}
+
+function splitPair(text: string, separator = "="): [string, string] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
+}

@@ -1,0 +1,38 @@
+import { printJson } from "../print.ts";
+import type { Define } from "./engine.ts";
+
+export const defineInspect: Define = (program, { engine }) => {
+  program
+    .command("inspect")
+    .description("print all that is known of containers, as JSON")
+    .argument("<container...>")
+    .action((names: string[]) => {
+      printJson(
+        names.map((name) => {
+          const container = engine().containers.find(name);
+          const status = engine().status(container);
+          const running = status === "running" || status === "paused";
+          const exit = engine().exit(container);
+          return {
+            Id: container.id,
+            Name: `/${container.name}`,
+            Created: container.created,
+            Image: container.imageId,
+            State: {
+              Status: status,
+              Running: running,
+              Paused: status === "paused",
+              Pid: running ? engine().running(container).record.pid : 0,
+              ExitCode: exit?.status ?? 0,
+              FinishedAt: exit?.finishedAt ?? "0001-01-01T00:00:00Z",
+            },
+            Config: { ...container.config, Image: container.image },
+            HostConfig: container.hostConfig,
+            GraphDriver: container.root.kind === "image" ? { Name: container.root.driver, Data: { LowerDir: container.root.layers.join(":") } } : null,
+            NetworkSettings: { IPAddress: engine().address(container) ?? "" },
+          };
+        }),
+        4,
+      );
+    });
+};

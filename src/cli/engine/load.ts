@@ -1,0 +1,25 @@
+import { familiarReference, parseReference } from "../../image/reference.ts";
+import { ImageStore, type LoadProgress } from "../../image/store.ts";
+import { isTerminal } from "../../kernel/terminal.ts";
+import { print, sayOver } from "../print.ts";
+import type { Define } from "./engine.ts";
+
+export const defineLoad: Define = (program, { engine }) => {
+  program
+    .command("load")
+    .description("load the images of an archive (docker save, OCI) or of an OCI layout directory")
+    .option("-i, --input <file>", "for docker's habit: the same as FILE")
+    .argument("[file]")
+    .action(async (file: string | undefined, { input }: { input?: string }) => {
+      const path = file ?? input;
+      if (path === undefined) return program.error("error: a file is needed");
+      const progress = isTerminal(2) ? { progress: sayProgress } : {};
+      for (const { name, id } of await ImageStore.open(engine().places.data).load(path, progress))
+        print(`Loaded image: ${name === undefined ? id : familiarReference(parseReference(name))}`);
+    });
+};
+
+function sayProgress({ layer, layers, readBytes, sizeBytes }: LoadProgress): void {
+  const share = sizeBytes === 0 ? 100 : Math.floor((100 * readBytes) / sizeBytes);
+  sayOver(layer === layers && readBytes >= sizeBytes ? "" : `layer ${layer} of ${layers}: ${share} %`);
+}

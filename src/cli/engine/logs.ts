@@ -1,0 +1,72 @@
+import { existsSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
+import type { Define } from "./engine.ts";
+import { writeAll } from "./client.ts";
+
+interface Line {
+  log: string;
+  stream: "stdout" | "stderr";
+  time: string;
+}
+
+export const defineLogs: Define = (program, { engine }) => {
+  program
+    .command("logs")
+    .description("print what a container has written")
+    .option("-f, --follow", "go on until it ends")
+    .option("-t, --timestamps", "with times")
+    .option("-n, --tail <lines>", "only the last ones", "all")
+    .argument("<container>")
+    .action((name: string, { follow, timestamps, tail }: { follow?: boolean; timestamps?: boolean; tail: string }) => {
+      const container = engine().containers.find(name);
+      const directory = engine().containers.directory(container.id);
+      // connected before the log is read, so that nothing falls between
+      const attachment = follow === true ? engine().tryAttach(container, { output: true }) : undefined;
+      const reader = new LogReader(`${directory}/log`);
+      const earlier = existsSync(`${directory}/log.1`) ? new LogReader(`${directory}/log.1`).read() : [];
+      const lines = [...earlier, ...reader.read()];
+      printLines(tail === "all" ? lines : Number(tail) === 0 ? [] : lines.slice(-Number(tail)), timestamps === true);
+      while (attachment !== undefined) {
+        const { kind } = attachment.hear();
+        printLines(reader.read(), timestamps === true);
+        if (kind === "exited" || kind === "gone") return;
+      }
+    });
+};
+
+function printLines(lines: readonly Line[], timestamps: boolean): void {
+  for (const { log, stream, time } of lines) writeAll(stream === "stderr" ? 2 : 1, Buffer.from(timestamps ? `${time} ${log}` : log));
+}
+
+/** Reads a log of JSON lines on from where it stopped. */
+class LogReader {
+  readonly #path: string;
+  #offset = 0;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  read(): Line[] {
+    if (!existsSync(this.#path)) return [];
+    const file = openSync(this.#path, "r");
+    const chunks: Buffer[] = [];
+    try {
+      for (let got = 1; got > 0; ) {
+        const chunk = Buffer.alloc(1 << 16);
+        got = readSync(file, chunk, 0, chunk.length, this.#offset + chunks.reduce((sum, { length }) => sum + length, 0));
+        chunks.push(chunk.subarray(0, got));
+      }
+    } finally {
+      closeSync(file);
+    }
+    const bytes = Buffer.concat(chunks);
+    const whole = bytes.lastIndexOf(10) + 1; // a line that is being written is left for the next time
+    this.#offset += whole;
+    return bytes
+      .toString("utf8", 0, whole)
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line): Line => JSON.parse(line));
+  }
+}

@@ -1,0 +1,24 @@
+import { print } from "../print.ts";
+import { attend } from "./client.ts";
+import { addContainerOptions, type ContainerOptions, describeContainer } from "./container-options.ts";
+import type { Define } from "./engine.ts";
+
+export const defineRun: Define = (program, { engine, exit }) => {
+  addContainerOptions(program.command("run"))
+    .description("make a container and run a command in it")
+    .option("-d, --detach", "leave it running, and print its id")
+    .option("--trace", "show every step on the error stream when the container is up")
+    .argument("[image]", "name or id of an image, an archive, or a layout directory")
+    .argument("[command...]", "what to run instead of the image's command")
+    .passThroughOptions()
+    .helpOption("--help", "show help")
+    .action(async (image: string | undefined, command: string[], options: ContainerOptions & { detach?: boolean; trace?: boolean }) => {
+      const words = image === undefined ? [] : [image, ...command];
+      const container = await describeContainer(engine(), options, words);
+      const { Tty: tty, OpenStdin: input } = container.config;
+      const attachment = engine().run(container, options.detach === true ? undefined : { input, foreground: true });
+      if (options.trace === true) (await import("./trace.ts")).sayTrace(engine(), container);
+      if (attachment === undefined) print(container.id);
+      else exit(attend(attachment, { tty, input, detach: true }));
+    });
+};

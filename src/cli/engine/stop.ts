@@ -1,0 +1,33 @@
+import type { Engine } from "../../engine/engine.ts";
+import type { ContainerJson } from "../../engine/config.ts";
+import { wait } from "../../kernel/process.ts";
+import { parseSignal } from "../../linux/signals.ts";
+import { print } from "../print.ts";
+import type { Define } from "./engine.ts";
+
+const SIGKILL = 9;
+
+export const defineStop: Define = (program, { engine }) => {
+  program
+    .command("stop")
+    .description("ask containers to end by their stop signal, and kill those that do not")
+    .option("-t, --time <seconds>", "how long to wait before killing", "10")
+    .argument("<container...>")
+    .action((names: string[], { time }: { time: string }) => {
+      for (const name of names) {
+        stop(engine(), engine().containers.find(name), Number(time) * 1000);
+        print(name);
+      }
+    });
+};
+
+function stop(engine: Engine, container: ContainerJson, timeoutMs: number): void {
+  const attachment = engine.tryAttach(container, {});
+  if (attachment === undefined) return;
+  attachment.signal(parseSignal(container.config.StopSignal));
+  const [ended] = wait([attachment.socket], timeoutMs);
+  if (ended === 0) attachment.signal(SIGKILL);
+  attachment.hear();
+  attachment.close();
+  engine.awaitEndings();
+}

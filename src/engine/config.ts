@@ -1,0 +1,61 @@
+/** What a container of the engine is: the Docker API's own shapes and names, as far as they mean something here. */
+export interface ContainerJson {
+  version: 1;
+  /** 64 hexadecimal digits. */
+  id: string;
+  name: string;
+  /** RFC 3339. */
+  created: string;
+  /** Familiar name as it was asked for, and digest of the configuration; empty for a bundle. */
+  image: string;
+  imageId: string;
+  config: ContainerConfig;
+  hostConfig: HostConfig;
+  root: ContainerRoot;
+}
+
+export interface ContainerConfig {
+  Hostname: string;
+  /** "", a name or id, or "user:group". */
+  User: string;
+  Tty: boolean;
+  OpenStdin: boolean;
+  Env: string[];
+  Entrypoint: string[];
+  Cmd: string[];
+  WorkingDir: string;
+  StopSignal: string;
+  Labels: { [name: string]: string };
+}
+
+export interface HostConfig {
+  /** "source:destination[:options]"; a source without a slash is a volume's name. */
+  Binds: string[];
+  /** "bridge", "none", "host" or "container:ID". */
+  NetworkMode: string;
+  /** As for -p. */
+  PortBindings: string[];
+  /** Bytes; 0: no limit. */
+  Memory: number;
+  /** 10⁹ is one processor; 0: no limit. */
+  NanoCpus: number;
+  CpusetCpus: string;
+  /** 0: no limit. */
+  PidsLimit: number;
+  ReadonlyRootfs: boolean;
+  /** Options by destination. */
+  Tmpfs: { [destination: string]: string };
+  CapAdd: string[];
+  CapDrop: string[];
+  SecurityOpt: string[];
+  /** "" or "host": ours; "auto" or "FIRST:SIZE": a new one that maps ids from FIRST on. */
+  UsernsMode: string;
+  Privileged: boolean;
+  AutoRemove: boolean;
+}
+
+/** Where its root comes from. */
+export type ContainerRoot =
+  | { kind: "image"; layers: string[]; driver: "overlay" | "aufs" | "vfs" }
+  /** A bundle's own directory and config.json. */
+  | { kind: "bundle"; bundle: string };

@@ -1,0 +1,121 @@
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { ContainerError } from "../error.ts";
+import { close, lock, O, open } from "../kernel/file.ts";
+import type { ContainerJson } from "./config.ts";
+
+/** What the monitor leaves: native/monitor/record.c. */
+export interface ExitRecord {
+  version: 1;
+  pid: number;
+  /** 0 to 255; 128 + signal for a killed one. */
+  status: number;
+  signal: number;
+  /** RFC 3339. */
+  finishedAt: string;
+}
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
+const ID = /^[0-9a-f]{64}$/;
+
+/** The containers of a data directory: containers/<id>/ with container.json, and names/<name>, links to ids. */
+export class Containers {
+  readonly #containers: string;
+  readonly #names: string;
+
+  constructor(data: string) {
+    this.#containers = `${data}/containers`;
+    this.#names = `${data}/names`;
+  }
+
+  directory(id: string): string {
+    return `${this.#containers}/${id}`;
+  }
+
+  /**
+   * Makes a container's directory and takes its name. The directory is locked until the descriptor is closed: an
+   * unlocked one without a running container and an exit record was abandoned.
+   * @returns its descriptor @throws ContainerError EEXIST when the name is taken
+   */
+  make(container: ContainerJson): number {
+    const { id, name } = container;
+    if (!NAME.test(name))
+      throw new ContainerError({ message: `cannot use the name ${JSON.stringify(name)}: it must be letters, digits, _ . - and begin with a letter or digit`, code: "EINVAL" });
+    for (const directory of [this.#containers, this.#names]) mkdirSync(directory, { recursive: true, mode: 0o700 });
+    mkdirSync(this.directory(id), { mode: 0o700 });
+    const descriptor = open(this.directory(id), O.RDONLY | O.DIRECTORY);
+    lock(descriptor, true);
+    try {
+      closeSync(openSync(`${this.#names}/${name}`, "wx", 0o600));
+    } catch {
+      rmSync(this.directory(id), { recursive: true });
+      close(descriptor);
+      throw new ContainerError({ message: `the container name ${name} is already in use: remove that container or choose another name`, code: "EEXIST" });
+    }
+    this.#write(`${this.#names}/${name}`, id);
+    this.write(container);
+    return descriptor;
+  }
+
+  write(container: ContainerJson): void {
+    this.#write(`${this.directory(container.id)}/container.json`, JSON.stringify(container, undefined, 2));
+  }
+
+  read(id: string): ContainerJson | undefined {
+    const path = `${this.directory(id)}/container.json`;
+    if (!existsSync(path)) return;
+    const container: ContainerJson = JSON.parse(readFileSync(path, "utf8"));
+    if (container.version !== 1)
+      throw new ContainerError({ message: `${path} is of version ${container.version}, which this Caisson does not know`, path });
+    return container;
+  }
+
+  exit(id: string): ExitRecord | undefined {
+    const path = `${this.directory(id)}/exit.json`;
+    return existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : undefined;
+  }
+
+  /** Every id with a directory, whether complete or not. */
+  ids(): string[] {
+    return existsSync(this.#containers) ? readdirSync(this.#containers).filter((id) => ID.test(id)) : [];
+  }
+
+  list(): ContainerJson[] {
+    return this.ids()
+      .map((id) => this.read(id))
+      .filter((container) => container !== undefined)
+      .sort((one, other) => other.created.localeCompare(one.created));
+  }
+
+  /** By name, id, or the beginning of an id that fits only one. @throws ContainerError ENOENT */
+  find(word: string): ContainerJson {
+    const named = NAME.test(word) && existsSync(`${this.#names}/${word}`) ? readFileSync(`${this.#names}/${word}`, "utf8") : undefined;
+    const ids = named === undefined ? this.ids().filter((id) => /^[0-9a-f]+$/.test(word) && id.startsWith(word)) : [named];
+    const [id] = ids;
+    if (ids.length > 1) throw new ContainerError({ message: `more than one container's id begins with ${word}`, code: "EINVAL" });
+    const container = id === undefined ? undefined : this.read(id);
+    if (container === undefined) throw new ContainerError({ message: `there is no container ${word}`, code: "ENOENT" });
+    return container;
+  }
+
+  /** Takes the container's lock. @returns its descriptor, or undefined when it is gone, or busy and `wait` is false */
+  lock(id: string, wait: boolean): number | undefined {
+    if (!existsSync(this.directory(id))) return;
+    const descriptor = open(this.directory(id), O.RDONLY | O.DIRECTORY);
+    if (lock(descriptor, wait) && existsSync(this.directory(id))) return descriptor;
+    close(descriptor);
+    return;
+  }
+
+  /** Removes a container's directory and frees its name. */
+  remove(id: string): void {
+    const name = this.read(id)?.name;
+    const path = `${this.#names}/${name}`;
+    if (name !== undefined && existsSync(path) && [id, ""].includes(readFileSync(path, "utf8"))) rmSync(path, { force: true });
+    rmSync(this.directory(id), { recursive: true, force: true });
+  }
+
+  #write(path: string, text: string): void {
+    writeFileSync(`${path}.new`, text, { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  }
+}

@@ -1,0 +1,211 @@
+import { readdirSync, statSync } from "node:fs";
+import { ContainerError } from "../error.ts";
+import type { User } from "../image/users.ts";
+import { CAPABILITIES } from "../linux/capabilities.ts";
+import type { Definition } from "../plan/definition.ts";
+import type { EndpointArgs } from "../plan/step.ts";
+import { defaultProfile } from "../seccomp/default-profile.ts";
+import { parse } from "../spec/parse.ts";
+import type { Device, Mount, Namespace, Resources, Seccomp, Spec } from "../spec/spec.ts";
+import { engineTemplate } from "../spec/template.ts";
+import type { ContainerJson, HostConfig } from "./config.ts";
+
+/** What is chosen or looked up before a container can be compiled. */
+export interface Circumstances {
+  /** The container's own directory: upper, work, and the files mounted over resolv.conf and its like. */
+  directory: string;
+  user: User;
+  machine: "x86_64" | "aarch64";
+  endpoint?: EndpointArgs;
+  /** Of the container whose network is shared. */
+  networkOf?: { pid: number };
+  /** Mounts that volumes have become. */
+  volumes: readonly Mount[];
+  /** Contents of a seccomp profile's file. */
+  seccompFile?: string;
+}
+
+/** A container of the engine as a definition: its spec, its layers and its endpoint. Pure, but for a privileged container's list of the host's devices. */
+export function definitionOf(container: ContainerJson, circumstances: Circumstances): Omit<Definition, "preserved"> {
+  const { id, root, config } = container;
+  if (root.kind !== "image") throw new ContainerError({ message: `container ${container.name} has no image`, code: "EINVAL" });
+  const { directory, endpoint, user } = circumstances;
+  return {
+    id,
+    spec: specOf(container, circumstances),
+    bundle: directory,
+    root: { layers: root.layers, container: directory, driver: root.driver },
+    home: user.home,
+    start: "now",
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(config.Tty ? { console: "creator" as const } : {}),
+    keyring: `_ses.${id.slice(0, 12)}`,
+  };
+}
+
+function specOf({ id, config, hostConfig }: ContainerJson, { directory, user, machine, networkOf, volumes, seccompFile }: Circumstances): Spec {
+  const spec = engineTemplate();
+  const { Privileged } = hostConfig;
+  const capabilities = capabilitiesOf(hostConfig);
+  const options = securityOptions(hostConfig.SecurityOpt);
+  const seccomp = seccompOf(options, Privileged, capabilities, machine, seccompFile);
+  const { maskedPaths, readonlyPaths, ...linux } = spec.linux ?? {};
+  const devices = Privileged ? hostDevices("/dev") : [];
+  return {
+    ...spec,
+    ...(hostConfig.NetworkMode === "host" ? {} : { hostname: config.Hostname }),
+    root: { path: directory, readonly: hostConfig.ReadonlyRootfs },
+    process: {
+      args: [...config.Entrypoint, ...config.Cmd],
+      cwd: config.WorkingDir === "" ? "/" : config.WorkingDir,
+      env: config.Env,
+      terminal: config.Tty,
+      user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+      // a user other than root holds nothing at first, and gets what a set-user-id program may have from the bounding set
+      capabilities: user.uid === 0 ? { bounding: capabilities, effective: capabilities, permitted: capabilities } : { bounding: capabilities },
+      noNewPrivileges: options.has("no-new-privileges"),
+    },
+    mounts: [...mountsOf(spec.mounts ?? [], hostConfig), ...fileMounts(directory, hostConfig), ...tmpfsMounts(hostConfig), ...volumes],
+    linux: {
+      ...linux,
+      cgroupsPath: `/caisson/${id}`,
+      namespaces: namespacesOf(hostConfig, networkOf),
+      resources: resourcesOf(hostConfig, linux.resources),
+      ...mappingsOf(hostConfig.UsernsMode),
+      ...(Privileged ? { devices } : { maskedPaths: maskedPaths ?? [], readonlyPaths: readonlyPaths ?? [] }),
+      ...(seccomp === undefined ? {} : { seccomp }),
+    },
+  };
+}
+
+/** "seccomp=unconfined", "no-new-privileges[=true]": name → value. */
+function securityOptions(given: readonly string[]): Map<string, string> {
+  const options = new Map<string, string>();
+  for (const option of given) {
+    const [, name = "", value = "true"] = /^([^=:]+)(?:[=:](.*))?$/s.exec(option) ?? [];
+    if (!["seccomp", "no-new-privileges", "apparmor"].includes(name))
+      throw new ContainerError({ message: `cannot use security option ${option}: known are seccomp, no-new-privileges and apparmor`, code: "EINVAL" });
+    if (value !== "false") options.set(name, value);
+  }
+  return options;
+}
+
+/** The file of seccomp=FILE, if that is asked for. */
+export function seccompProfile(given: readonly string[]): string | undefined {
+  const profile = securityOptions(given).get("seccomp");
+  return profile === undefined || profile === "unconfined" ? undefined : profile;
+}
+
+function seccompOf(options: Map<string, string>, privileged: boolean, capabilities: string[], machine: "x86_64" | "aarch64", file: string | undefined): Seccomp | undefined {
+  if (options.get("seccomp") === "unconfined" || (privileged && file === undefined)) return;
+  if (file === undefined) return defaultProfile(capabilities, machine);
+  const { seccomp } = parse(JSON.stringify({ ociVersion: "1.3.0", linux: { seccomp: JSON.parse(file) } })).linux ?? {};
+  return seccomp;
+}
+
+function capabilitiesOf({ CapAdd, CapDrop, Privileged }: HostConfig): string[] {
+  const add = CapAdd.map(capabilityName);
+  const drop = new Set(CapDrop.map(capabilityName));
+  const base: readonly string[] = Privileged || add.includes("ALL") ? CAPABILITIES : (engineTemplate().process?.capabilities?.bounding ?? []);
+  const start = drop.has("ALL") ? [] : base.filter((name) => !drop.has(name));
+  return [...new Set([...start, ...add.filter((name) => name !== "ALL")])];
+}
+
+function capabilityName(given: string): string {
+  const name = given.toUpperCase();
+  if (name === "ALL") return name;
+  const full = name.startsWith("CAP_") ? name : `CAP_${name}`;
+  if (CAPABILITIES.some((known) => known === full)) return full;
+  throw new ContainerError({ message: `there is no capability ${given}`, code: "EINVAL" });
+}
+
+function namespacesOf({ NetworkMode, UsernsMode }: HostConfig, networkOf: { pid: number } | undefined): Namespace[] {
+  const namespaces: Namespace[] = (["mount", "uts", "pid", "ipc", "cgroup"] as const).map((type) => ({ type }));
+  if (networkOf !== undefined) namespaces.push({ type: "network", path: `/proc/${networkOf.pid}/ns/net` });
+  else if (NetworkMode !== "host") namespaces.push({ type: "network" });
+  if (UsernsMode !== "" && UsernsMode !== "host") namespaces.push({ type: "user" });
+  return namespaces;
+}
+
+/** The first id of the range that "auto" maps; the size is what a container expects: 65536 users. */
+const AUTO_FIRST_ID = 100_000;
+const AUTO_SIZE = 65_536;
+
+/** A user namespace's maps, the same for users and groups. */
+export function mappingsOf(mode: string): { uidMappings?: { containerID: number; hostID: number; size: number }[]; gidMappings?: { containerID: number; hostID: number; size: number }[] } {
+  if (mode === "" || mode === "host") return {};
+  const [, first, size] = /^(\d+):(\d+)$/.exec(mode) ?? [];
+  if (mode !== "auto" && first === undefined)
+    throw new ContainerError({ message: `cannot use ${mode} as a user namespace: it must be host, auto or FIRST:SIZE`, code: "EINVAL" });
+  const mapping = { containerID: 0, hostID: Number(first ?? AUTO_FIRST_ID), size: Number(size ?? AUTO_SIZE) };
+  return { uidMappings: [mapping], gidMappings: [mapping] };
+}
+
+function resourcesOf({ Memory, NanoCpus, CpusetCpus, PidsLimit, Privileged }: HostConfig, base: Resources = {}): Resources {
+  const cpu = {
+    ...(NanoCpus > 0 ? { quota: Math.round(NanoCpus / 10_000), period: 100_000 } : {}),
+    ...(CpusetCpus === "" ? {} : { cpus: CpusetCpus }),
+  };
+  return {
+    ...base,
+    ...(Privileged ? { devices: [{ allow: true, access: "rwm" }] } : {}),
+    ...(Memory > 0 ? { memory: { limit: Memory } } : {}),
+    ...(Object.keys(cpu).length > 0 ? { cpu } : {}),
+    ...(PidsLimit > 0 ? { pids: { limit: PidsLimit } } : {}),
+  };
+}
+
+/** A privileged container may write to sysfs and its cgroups. With the host's network, sysfs must be bound: it shows the network's owner. */
+function mountsOf(mounts: readonly Mount[], { Privileged, UsernsMode, NetworkMode }: HostConfig): Mount[] {
+  const foreign = UsernsMode !== "" && UsernsMode !== "host" && (NetworkMode === "host" || NetworkMode.startsWith("container:"));
+  return mounts.map((mount) => {
+    if (mount.type === "sysfs" && foreign)
+      return { destination: mount.destination, type: "bind", source: "/sys", options: ["rbind", "ro", "nosuid", "noexec", "nodev"] };
+    if (!Privileged || (mount.type !== "sysfs" && mount.type !== "cgroup")) return mount;
+    return { ...mount, options: (mount.options ?? []).filter((option) => option !== "ro") };
+  });
+}
+
+/** Files that the engine writes for the container. */
+export const NETWORK_FILES = ["resolv.conf", "hostname", "hosts"] as const;
+
+function fileMounts(directory: string, { NetworkMode }: HostConfig): Mount[] {
+  if (NetworkMode === "host")
+    return ["resolv.conf", "hosts"].map((name) => bind(`/etc/${name}`, `/etc/${name}`, ["bind"]));
+  return NETWORK_FILES.map((name) => bind(`${directory}/${name}`, `/etc/${name}`, ["bind"]));
+}
+
+function bind(source: string, destination: string, options: string[]): Mount {
+  return { destination, type: "bind", source, options };
+}
+
+function tmpfsMounts({ Tmpfs }: HostConfig): Mount[] {
+  return Object.entries(Tmpfs).map(([destination, options]) => ({
+    destination,
+    type: "tmpfs",
+    source: "tmpfs",
+    options: ["nosuid", "nodev", "noexec", ...options.split(",").filter((option) => option !== "")],
+  }));
+}
+
+/** Every device node beneath a directory of the host's /dev, for a privileged container. */
+function hostDevices(directory: string): Device[] {
+  return readdirSync(directory, { withFileTypes: true }).flatMap((entry): Device[] => {
+    const path = `${directory}/${entry.name}`;
+    if (entry.isDirectory()) return ["pts", "shm", "mqueue", "fd"].includes(entry.name) ? [] : hostDevices(path);
+    if (!entry.isCharacterDevice() && !entry.isBlockDevice()) return [];
+    if (path === "/dev/console") return [];
+    const { rdev, mode, uid, gid } = statSync(path);
+    return [
+      {
+        path,
+        type: entry.isBlockDevice() ? "b" : "c",
+        major: (rdev >> 8) & 0xfff,
+        minor: (rdev & 0xff) | ((rdev >> 12) & 0xfff00),
+        fileMode: mode & 0o7777,
+        uid,
+        gid,
+      },
+    ];
+  });
+}

@@ -1,0 +1,347 @@
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { Container, type Running, type Start } from "../container/container.ts";
+import { takeTerminal } from "../container/foreground.ts";
+import { ContainerError } from "../error.ts";
+import { detectHost } from "../host/host.ts";
+import { resolveUser, type User } from "../image/users.ts";
+import { close } from "../kernel/file.ts";
+import { processState, wait } from "../kernel/process.ts";
+import { tryCall } from "../kernel/syscall.ts";
+import { addressOf, releaseEndpoint, reservedContainers, reserveEndpoint } from "../network/connection.ts";
+import { parsePublish } from "../network/ports.ts";
+import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
+import { compile } from "../plan/compile.ts";
+import type { Definition } from "../plan/definition.ts";
+import type { EndpointArgs, Plan } from "../plan/step.ts";
+import { readBundle } from "../spec/bundle.ts";
+import type { Mount, Process } from "../spec/spec.ts";
+import type { Report } from "../trace/report.ts";
+import { DRIVERS } from "../storage/storage.ts";
+import type { ContainerJson } from "./config.ts";
+import { Containers, type ExitRecord } from "./containers.ts";
+import { definitionOf, seccompProfile } from "./definition.ts";
+import { Attachment, Monitor } from "./monitor.ts";
+import { bindPorts } from "./ports.ts";
+
+export type EngineStatus = "created" | "running" | "paused" | "exited";
+
+/** Where the engine keeps things: images, layers, containers on disk; what runs beneath /run. */
+export interface Places {
+  data: string;
+  root: string;
+}
+
+/** A container for people: image, root, network, log. The command line is its client. */
+export class Engine {
+  readonly places: Places;
+  readonly containers: Containers;
+
+  constructor(places: Places) {
+    this.places = places;
+    this.containers = new Containers(places.data);
+  }
+
+  /** A new container's record; nothing exists of it yet. */
+  describe(parts: Omit<ContainerJson, "version" | "id" | "name" | "created"> & { name: string | undefined }): ContainerJson {
+    const id = randomBytes(32).toString("hex");
+    return { version: 1, ...parts, id, name: parts.name ?? `caisson-${id.slice(0, 8)}`, created: new Date().toISOString() };
+  }
+
+  /** The plan of a container that is not made: what explain prints. */
+  explain(container: ContainerJson): Plan {
+    return compile({ ...this.#definition(container, this.containers.directory(container.id), undefined), preserved: 0 }, detectHost());
+  }
+
+  /**
+   * Makes a container and runs it under a monitor.
+   * @returns the attachment asked for, connected before the first output @throws ContainerError; nothing is left then
+   */
+  run(container: ContainerJson, attach?: { input: boolean; foreground: boolean }): Attachment | undefined {
+    this.recover();
+    const directory = this.#make(container);
+    const path = this.containers.directory(container.id);
+    const { id, config, root, hostConfig } = container;
+    const monitor = new Monitor({ directory, tty: config.Tty, stdin: config.OpenStdin, cleanup: this.#words("cleanup", id) });
+    try {
+      if (root.kind === "image") DRIVERS[root.driver].prepare({ layers: root.layers, container: path });
+      const bound = this.#bindPorts(container);
+      const endpoint = hostConfig.NetworkMode === "bridge" ? reserveEndpoint(this.places.data, id, bound.map(({ binding }) => binding)) : undefined;
+      const definition = this.#definition(container, path, endpoint);
+      if (root.kind === "image") writeNetworkFiles(path, container, endpoint);
+      const start: Start = {
+        data: this.places.data,
+        launcher: (launch) => {
+          monitor.launch(launch);
+          writeFileSync(`${path}/monitor.pid`, String(monitor.pid), { mode: 0o600 });
+          for (const { socket } of bound.splice(0)) monitor.holdPort(socket);
+        },
+        takeTerminal: (socket) => monitor.giveTerminal(takeTerminal(socket)),
+        adopt: ({ pid, pidfd }: Running) => monitor.announce(pid, pidfd),
+      };
+      const { process } = Container.create(this.places.root, definition, start);
+      close(process.pidfd);
+      const attachment = attach === undefined ? undefined : Attachment.open(directory, { output: true, ...attach });
+      monitor.started();
+      return attachment;
+    } catch (error) {
+      monitor.abort();
+      this.#discard(container);
+      throw error;
+    } finally {
+      close(directory);
+    }
+  }
+
+  /** running, paused or exited; "created" for one that never got further. */
+  status({ id }: ContainerJson): EngineStatus {
+    const status = this.#oci(id)?.status;
+    if (status === "running" || status === "paused") return status;
+    return this.containers.exit(id) === undefined && status !== "stopped" ? "created" : "exited";
+  }
+
+  exit({ id }: ContainerJson): ExitRecord | undefined {
+    return this.containers.exit(id);
+  }
+
+  /** The OCI container of one that runs. @throws ContainerError when it does not */
+  running(container: ContainerJson): Container {
+    const oci = this.#oci(container.id);
+    if (oci === undefined || !["running", "paused"].includes(oci.status))
+      throw new ContainerError({ message: `container ${container.name} is not running`, code: "ERR_STATUS" });
+    return oci;
+  }
+
+  /** Adds a process to a running container; it is our own child. */
+  exec(container: ContainerJson, { user, env, cwd, args, tty }: ExecOptions, start: Start): Running {
+    const oci = this.running(container);
+    const spec = oci.spec;
+    const identity = user === undefined ? undefined : this.#userIn(`/proc/${oci.record.pid}/root`, user);
+    const own = spec.process ?? { cwd: "/" };
+    const process: Process = {
+      ...own,
+      args,
+      terminal: tty,
+      env: [...(own.env ?? []).filter((entry) => !env.some((other) => other.split("=")[0] === entry.split("=")[0])), ...env],
+      cwd: cwd ?? own.cwd,
+      ...(identity === undefined ? {} : { user: { uid: identity.uid, gid: identity.gid, additionalGids: identity.additionalGids } }),
+    };
+    return oci.exec(process, { ...start, console: "creator" });
+  }
+
+  /** Its address on the bridge; undefined when it has none. */
+  address({ id }: ContainerJson): string | undefined {
+    return addressOf(this.places.data, id);
+  }
+
+  /** How it was made: kept with the container, and while it runs beneath the state root. */
+  trace({ id }: ContainerJson): { plan: Plan; reports: readonly Report[] } {
+    return this.#oci(id)?.trace ?? Container.traceIn(this.containers.directory(id));
+  }
+
+  /** Connects to a running container. @throws ContainerError when it does not run */
+  attach(container: ContainerJson, wanted: { output?: boolean; input?: boolean }): Attachment {
+    const attachment = this.tryAttach(container, wanted);
+    if (attachment === undefined) throw new ContainerError({ message: `container ${container.name} is not running`, code: "ERR_STATUS" });
+    return attachment;
+  }
+
+  tryAttach({ id }: ContainerJson, wanted: { output?: boolean; input?: boolean }): Attachment | undefined {
+    const directory = tryCall("openat", -100, this.containers.directory(id), 0o200000 | 0o2000000, 0);
+    if (directory < 0) return;
+    const attachment = Attachment.open(directory, wanted);
+    close(directory);
+    return attachment;
+  }
+
+  /** Takes back what a container that has ended leaves on the host; with AutoRemove, all of it. Can be repeated. */
+  cleanup(id: string): void {
+    const lock = this.containers.lock(id, true);
+    if (lock === undefined) return;
+    try {
+      const container = this.containers.read(id);
+      const kept = container !== undefined && !container.hostConfig.AutoRemove;
+      const oci = this.#oci(id);
+      if (kept) oci?.keepTrace(this.containers.directory(id));
+      oci?.delete({ force: true, data: this.places.data });
+      releaseEndpoint(this.places.data, id);
+      if (!kept) this.containers.remove(id);
+    } finally {
+      close(lock);
+    }
+  }
+
+  /** Removes a container and what it wrote. @throws ContainerError when it runs and force is not given */
+  remove(container: ContainerJson, force: boolean): void {
+    const running = ["running", "paused"].includes(this.status(container));
+    if (running && !force)
+      throw new ContainerError({ message: `container ${container.name} is running: stop it, or remove it by force`, code: "ERR_STATUS" });
+    if (running) {
+      const attachment = this.tryAttach(container, {});
+      this.running(container).kill(9);
+      while (attachment !== undefined && !["exited", "gone"].includes(attachment.hear().kind));
+      attachment?.close();
+    }
+    this.awaitEndings();
+    this.cleanup(container.id);
+    const lock = this.containers.lock(container.id, true);
+    if (lock === undefined) return;
+    this.containers.remove(container.id);
+    close(lock);
+  }
+
+  /** Finds and removes what killed processes left: half-made containers, and endpoints without a container. */
+  recover(): void {
+    for (const id of this.containers.ids()) {
+      if (this.containers.exit(id) !== undefined && this.#oci(id) === undefined) continue;
+      const status = this.#oci(id)?.status;
+      if (status === "running" || status === "paused" || status === "created") continue;
+      const lock = this.containers.lock(id, false);
+      if (lock === undefined) continue; // somebody is at work on it
+      close(lock);
+      if (this.#monitorLives(id)) continue;
+      this.cleanup(id);
+      if (this.containers.exit(id) === undefined) this.containers.remove(id);
+    }
+    for (const id of reservedContainers(this.places.data))
+      if (!existsSync(this.containers.directory(id))) releaseEndpoint(this.places.data, id);
+  }
+
+  /** Waits for containers that have ended and are being cleaned up: until then they hold names and ports. @returns whether there were any */
+  awaitEndings(): boolean {
+    let found = false;
+    for (const id of this.containers.ids()) {
+      if (this.containers.exit(id) === undefined) continue;
+      const pid = this.#monitorPid(id);
+      if (pid === undefined) continue;
+      const pidfd = tryCall("pidfd_open", pid, 0);
+      if (pidfd < 0) continue;
+      found = true;
+      wait([pidfd], 10_000);
+      close(pidfd);
+    }
+    return found;
+  }
+
+  #oci(id: string): Container | undefined {
+    try {
+      return Container.open(this.places.root, id);
+    } catch (error) {
+      if (error instanceof ContainerError && error.code === "ENOENT") return;
+      throw error;
+    }
+  }
+
+  #make(container: ContainerJson): number {
+    try {
+      return this.containers.make(container);
+    } catch (error) {
+      // the one that has the name may be on its way out
+      if (!(error instanceof ContainerError && error.code === "EEXIST" && this.awaitEndings())) throw error;
+      return this.containers.make(container);
+    }
+  }
+
+  #bindPorts({ hostConfig }: ContainerJson): ReturnType<typeof bindPorts> {
+    const wanted = hostConfig.PortBindings.flatMap(parsePublish);
+    try {
+      return bindPorts(wanted);
+    } catch (error) {
+      if (!(error instanceof ContainerError && error.code === "EADDRINUSE" && this.awaitEndings())) throw error;
+      return bindPorts(wanted);
+    }
+  }
+
+  #discard({ id }: ContainerJson): void {
+    releaseEndpoint(this.places.data, id);
+    this.containers.remove(id);
+  }
+
+  #definition(container: ContainerJson, path: string, endpoint: EndpointArgs | undefined): Omit<Definition, "preserved"> {
+    const { root, id, config, hostConfig } = container;
+    if (root.kind === "bundle") {
+      const { spec, bundle } = readBundle(root.bundle);
+      return { id, spec, bundle, start: "now", keyring: `_ses.${id.slice(0, 12)}`, ...(spec.process?.terminal === true ? { console: "creator" as const } : {}) };
+    }
+    const networkOf = /^container:(.+)$/.exec(hostConfig.NetworkMode)?.[1];
+    const profile = seccompProfile(hostConfig.SecurityOpt);
+    return definitionOf(container, {
+      directory: path,
+      user: this.#user(container, config.User),
+      machine: detectHost().machine,
+      volumes: hostConfig.Binds.map((text) => this.#volume(text)),
+      ...(endpoint === undefined ? {} : { endpoint }),
+      ...(networkOf === undefined ? {} : { networkOf: { pid: this.running(this.containers.find(networkOf)).record.pid } }),
+      ...(profile === undefined ? {} : { seccompFile: readFileSync(profile, "utf8") }),
+    });
+  }
+
+  /** The user as the image's passwd and group know it, read through a union of its layers that is mounted nowhere. */
+  #user({ root, id }: ContainerJson, text: string): User {
+    if (root.kind !== "image") return { uid: 0, gid: 0, additionalGids: [], home: "/" };
+    const path = this.containers.directory(id);
+    const mounted = existsSync(path);
+    const fd = DRIVERS[root.driver].mount(mounted ? { layers: root.layers, container: path } : { layers: root.layers, container: "" });
+    try {
+      return resolveUser(fd, text);
+    } finally {
+      close(fd);
+    }
+  }
+
+  #userIn(path: string, text: string): User {
+    const fd = tryCall("openat", -100, path, 0o10000000 | 0o200000 | 0o2000000, 0);
+    try {
+      return resolveUser(fd, text);
+    } finally {
+      close(fd);
+    }
+  }
+
+  /** "source:destination[:options]" as a mount; a source without a slash is a directory of ours. */
+  #volume(text: string): Mount {
+    const [source = "", destination = "", options = ""] = text.split(":");
+    if (destination === "" || !destination.startsWith("/") || text.split(":").length > 3)
+      throw new ContainerError({ message: `cannot use volume ${text}: it must be SOURCE:DESTINATION[:OPTIONS] with an absolute destination`, code: "EINVAL" });
+    const words = options.split(",").filter((word) => word !== "" && word !== "z" && word !== "Z");
+    if (!source.includes("/") && !/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(source))
+      throw new ContainerError({ message: `cannot use ${source} as a volume's name`, code: "EINVAL" });
+    const path = source.includes("/") ? hostPath(source) : `${this.places.data}/volumes/${source}`;
+    if (!existsSync(path)) mkdirSync(path, { recursive: true, mode: 0o755 });
+    const propagation = words.some((word) => /^r?(private|shared|slave)$/.test(word)) ? [] : ["rprivate"];
+    return { destination, type: "bind", source: path, options: ["rbind", ...propagation, ...words.map((word) => (word === "ro" ? "rro" : word))] };
+  }
+
+  #monitorPid(id: string): number | undefined {
+    const path = `${this.containers.directory(id)}/monitor.pid`;
+    return existsSync(path) ? Number(readFileSync(path, "utf8")) : undefined;
+  }
+
+  #monitorLives(id: string): boolean {
+    const pid = this.#monitorPid(id);
+    return pid !== undefined && processState(pid) !== undefined && processState(pid) !== "Z";
+  }
+
+  #words(...words: string[]): string[] {
+    return ["--data", this.places.data, "--root", this.places.root, ...words];
+  }
+}
+
+export interface ExecOptions {
+  args: string[];
+  env: string[];
+  tty: boolean;
+  user: string | undefined;
+  cwd: string | undefined;
+}
+
+function hostPath(source: string): string {
+  return existsSync(source) ? realpathSync(source) : source;
+}
+
+function writeNetworkFiles(path: string, { config }: ContainerJson, endpoint: EndpointArgs | undefined): void {
+  const files = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"].map((file) => (existsSync(file) ? readFileSync(file, "utf8") : ""));
+  writeFileSync(`${path}/resolv.conf`, resolvConf(files), { mode: 0o644 });
+  writeFileSync(`${path}/hostname`, hostnameFile(config.Hostname), { mode: 0o644 });
+  writeFileSync(`${path}/hosts`, hostsFile(config.Hostname, endpoint?.address), { mode: 0o644 });
+}
