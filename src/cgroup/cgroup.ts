@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import { ContainerError } from "../error.ts";
 import type { CurrentResources, ResourceWrite } from "../plan/cgroup-files.ts";
@@ -6,6 +5,7 @@ import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
 import {
   awaitEvent,
   codeOf,
+  exists,
   failure,
   hasFile,
   isCgroup,
@@ -38,7 +38,7 @@ const ROUNDS = 2000;
 export function createDirectory(path: string): string[] {
   const missing: string[] = [];
   let above = path;
-  for (; !existsSync(above); above = dirname(above)) missing.unshift(above);
+  for (; !exists(above); above = dirname(above)) missing.unshift(above);
   // A directory elsewhere would limit nothing.
   if (!hasFile(above, "cgroup.procs")) {
     throw new ContainerError({

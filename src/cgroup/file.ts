@@ -1,24 +1,18 @@
-import {
-  closeSync,
-  constants,
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readSync,
-  rmdirSync,
-  statfsSync,
-  writeSync,
-} from "node:fs";
+import { lstatSync, readdirSync, statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { ContainerError } from "../error.ts";
+import { AT_FDCWD, AT_REMOVEDIR, close, O } from "../kernel/file.ts";
+import { errnoName, type SyscallName, tryCall } from "../kernel/syscall.ts";
+
+// What host steps do goes through src/kernel, so that a trace has it; looking around for removal need not.
 
 const CGROUP_SUPER_MAGIC = 0x27e0eb;
 const CGROUP2_SUPER_MAGIC = 0x63677270;
 /** ENODEV: the cgroup was removed between open and read. */
 const GONE = ["ENOENT", "ENODEV"];
+/** EOPNOTSUPP: the file does not apply to this cgroup, such as cgroup.procs to a threaded one. */
+const UNREADABLE = [...GONE, "EOPNOTSUPP", "ENOTSUP"];
+const READ_BYTES = 4096;
 
 /**
  * Is this directory on a cgroup file system, whose directories are cgroups and where rmdir cannot lose data?
@@ -54,19 +48,31 @@ export function subtree(path: string): string[] {
   return found;
 }
 
+/** Is there anything at this path? */
+export function exists(path: string): boolean {
+  return tryCall("faccessat", AT_FDCWD, path, 0) >= 0;
+}
+
 /** Has this cgroup this file? Some can be written but not read. */
 export function hasFile(path: string, file: string): boolean {
-  return existsSync(`${path}/${file}`);
+  return exists(`${path}/${file}`);
 }
 
 /** Text of a cgroup file; undefined where the kernel has no such file, or the cgroup is gone. */
 export function readIfPresent(path: string): string | undefined {
+  const descriptor = openFile(path, O.RDONLY);
+  if (descriptor < 0) return void tolerate(UNREADABLE, "read", path, "openat", descriptor);
   try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    // EOPNOTSUPP: the file does not apply to this cgroup, such as cgroup.procs to a threaded one.
-    if ([...GONE, "EOPNOTSUPP", "ENOTSUP"].includes(codeOf(error) ?? "")) return undefined;
-    throw failure("read", path, error);
+    let text = "";
+    const bytes = Buffer.allocUnsafe(READ_BYTES);
+    for (;;) {
+      const length = tryCall("read", descriptor, bytes, bytes.length);
+      if (length < 0) return void tolerate(UNREADABLE, "read", path, "read", length);
+      if (length === 0) return text;
+      text += bytes.toString("latin1", 0, length);
+    }
+  } finally {
+    close(descriptor);
   }
 }
 
@@ -75,44 +81,29 @@ export function readIfPresent(path: string): string | undefined {
  * @returns the errno's name if it is one of `tolerated`, else undefined
  */
 export function writeExisting(path: string, value: string, tolerated: readonly string[] = []): string | undefined {
-  try {
-    // Neither O_CREAT nor O_TRUNC: a file that is missing must not appear on whatever is there instead of cgroupfs.
-    const descriptor = openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW);
-    try {
-      writeSync(descriptor, value === "" ? "\n" : value);
-    } finally {
-      closeSync(descriptor);
-    }
-    return undefined;
-  } catch (error) {
-    const code = codeOf(error);
-    if (code !== undefined && tolerated.includes(code)) return code;
-    throw failure(`write ${JSON.stringify(value)} to`, path, error);
-  }
+  const verb = `write ${JSON.stringify(value)} to`;
+  // Neither O_CREAT nor O_TRUNC: a file that is missing must not appear on whatever is there instead of cgroupfs.
+  const descriptor = openFile(path, O.WRONLY);
+  if (descriptor < 0) return tolerate(tolerated, verb, path, "openat", descriptor);
+  const bytes = Buffer.from(value === "" ? "\n" : value);
+  const written = tryCall("write", descriptor, bytes, bytes.length);
+  close(descriptor);
+  return written < 0 ? tolerate(tolerated, verb, path, "write", written) : undefined;
 }
 
 /** @returns whether it is new */
 export function makeDirectory(path: string): boolean {
-  try {
-    mkdirSync(path, 0o755);
-    return true;
-  } catch (error) {
-    if (codeOf(error) === "EEXIST") return false;
-    throw failure("create cgroup", path, error);
-  }
+  const made = tryCall("mkdirat", AT_FDCWD, path, 0o755);
+  if (made < 0) tolerate(["EEXIST"], "create cgroup", path, "mkdirat", made);
+  return made >= 0;
 }
 
 /** @returns the errno's name if it is one of `tolerated`, else undefined, which also means that it was gone already */
 export function removeDirectory(path: string, tolerated: readonly string[]): string | undefined {
-  try {
-    rmdirSync(path);
-    return undefined;
-  } catch (error) {
-    const code = codeOf(error);
-    if (code === "ENOENT") return undefined;
-    if (code !== undefined && tolerated.includes(code)) return code;
-    throw failure("remove cgroup", path, error);
-  }
+  const removed = tryCall("unlinkat", AT_FDCWD, path, AT_REMOVEDIR);
+  if (removed >= 0) return undefined;
+  const code = tolerate([...tolerated, "ENOENT"], "remove cgroup", path, "unlinkat", removed);
+  return code === "ENOENT" ? undefined : code;
 }
 
 /**
@@ -121,25 +112,37 @@ export function removeDirectory(path: string, tolerated: readonly string[]): str
  */
 export function awaitEvent(directory: string, line: string, change: (descriptor: number) => void): void {
   const path = `${directory}/cgroup.events`;
-  const bytes = Buffer.alloc(4096);
-  let descriptor: number | undefined;
+  const descriptor = openFile(path, O.RDONLY);
+  if (descriptor < 0) return void tolerate(GONE, "read", path, "openat", descriptor);
   try {
-    descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-    // Each read marks the descriptor as up to date, so that no change falls between reading and waiting.
-    while (
-      !bytes
-        .toString("latin1", 0, readSync(descriptor, bytes, 0, bytes.length, 0))
-        .split("\n")
-        .includes(line)
-    ) {
+    const bytes = Buffer.alloc(READ_BYTES);
+    for (;;) {
+      // Each read marks the descriptor as up to date, so that no change falls between reading and waiting.
+      const length = tryCall("pread64", descriptor, bytes, bytes.length, 0);
+      if (length < 0) return void tolerate(GONE, "read", path, "pread64", length);
+      if (bytes.toString("latin1", 0, length).split("\n").includes(line)) return;
       change(descriptor);
     }
-  } catch (error) {
-    if (error instanceof ContainerError) throw error;
-    if (!GONE.includes(codeOf(error) ?? "")) throw failure("read", path, error);
   } finally {
-    if (descriptor !== undefined) closeSync(descriptor);
+    close(descriptor);
   }
+}
+
+function openFile(path: string, flags: number): number {
+  return tryCall("openat", AT_FDCWD, path, flags | O.NOFOLLOW | O.CLOEXEC, 0);
+}
+
+/** The errno's name, where it is one of `tolerated`. @throws ContainerError otherwise */
+function tolerate(
+  tolerated: readonly string[],
+  verb: string,
+  path: string,
+  syscall: SyscallName,
+  result: number,
+): string {
+  const code = errnoName(-result);
+  if (tolerated.includes(code)) return code;
+  throw new ContainerError({ message: `cannot ${verb} ${path}`, code, errno: -result, syscall, path });
 }
 
 export function failure(verb: string, path: string, error: unknown): ContainerError {

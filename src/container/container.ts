@@ -1,19 +1,21 @@
 import { getuid } from "node:process";
 import { removeDirectories } from "../cgroup/cgroup.ts";
 import { ContainerError } from "../error.ts";
-import { execute, stepError, undo } from "../execute/execute.ts";
+import { diagnosed, execute, stepError, undo } from "../execute/execute.ts";
 import { runHook } from "../execute/hook.ts";
 import { awaitChange, awaitExits, type HostContext } from "../execute/host.ts";
 import { awaitOutcome, type Launcher } from "../execute/init.ts";
 import { makeAnonymousTrace, makeTrace, readTrace } from "../execute/trace-file.ts";
 import { detectHost } from "../host/host.ts";
-import { close } from "../kernel/file.ts";
+import { AT_FDCWD, close, O } from "../kernel/file.ts";
 import { bootId, openProcess, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
+import { tryCall } from "../kernel/syscall.ts";
 import { cgroupDirectories } from "../plan/cgroup-layout.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
 import { hostHooks } from "../plan/hooks.ts";
+import { joinPath } from "../plan/path.ts";
 import type { Plan } from "../plan/step.ts";
 import type { HookName, Process, Spec, State, Status } from "../spec/spec.ts";
 import { decodeReports, type Report } from "../trace/report.ts";
@@ -180,7 +182,7 @@ export class Container {
       const said = awaitOutcome(socket);
       close(socket);
       const plan = store.plan();
-      if (said.kind === "failed") throw stepError(plan[said.step], said.step, said.errno);
+      if (said.kind === "failed") throw this.#diagnosed(stepError(plan[said.step], said.step, said.errno), plan);
       if (!executed(plan, decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array())))
         throw new ContainerError({
           message: "the container's process was killed before it could be executed",
@@ -295,6 +297,18 @@ export class Container {
       annotations,
     });
     for (const step of hostHooks(spec, kind)) if (step.name === "runHostHook") runHook(step.args, state);
+  }
+
+  /** The root of a bundle can be looked at after its container is gone. */
+  #diagnosed(error: ContainerError, plan: Plan): unknown {
+    const { bundle, rootfs } = this.record;
+    const root = tryCall("openat", AT_FDCWD, joinPath(bundle, rootfs), O.PATH | O.DIRECTORY | O.CLOEXEC, 0);
+    if (root < 0) return error;
+    try {
+      return diagnosed(error, root, plan);
+    } finally {
+      close(root);
+    }
   }
 
   #locked<T>(work: (store: Store) => T): T {

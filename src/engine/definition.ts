@@ -19,6 +19,8 @@ export interface Circumstances {
   endpoint?: EndpointArgs;
   /** Of the container whose network is shared. */
   networkOf?: { pid: number };
+  /** Capabilities that we hold: no container can get others. */
+  permitted: readonly string[];
   /** Mounts that volumes have become. */
   volumes: readonly Mount[];
   /** Contents of a seccomp profile's file. */
@@ -43,10 +45,10 @@ export function definitionOf(container: ContainerJson, circumstances: Circumstan
   };
 }
 
-function specOf({ id, config, hostConfig }: ContainerJson, { directory, user, machine, networkOf, volumes, seccompFile }: Circumstances): Spec {
+function specOf({ id, config, hostConfig }: ContainerJson, { directory, user, machine, networkOf, volumes, seccompFile, permitted }: Circumstances): Spec {
   const spec = engineTemplate();
   const { Privileged } = hostConfig;
-  const capabilities = capabilitiesOf(hostConfig);
+  const capabilities = capabilitiesOf(hostConfig, permitted);
   const options = securityOptions(hostConfig.SecurityOpt);
   const seccomp = seccompOf(options, Privileged, capabilities, machine, seccompFile);
   const { maskedPaths, readonlyPaths, ...linux } = spec.linux ?? {};
@@ -103,10 +105,10 @@ function seccompOf(options: Map<string, string>, privileged: boolean, capabiliti
   return seccomp;
 }
 
-function capabilitiesOf({ CapAdd, CapDrop, Privileged }: HostConfig): string[] {
+function capabilitiesOf({ CapAdd, CapDrop, Privileged }: HostConfig, permitted: readonly string[]): string[] {
   const add = CapAdd.map(capabilityName);
   const drop = new Set(CapDrop.map(capabilityName));
-  const base: readonly string[] = Privileged || add.includes("ALL") ? CAPABILITIES : (engineTemplate().process?.capabilities?.bounding ?? []);
+  const base: readonly string[] = Privileged || add.includes("ALL") ? permitted : (engineTemplate().process?.capabilities?.bounding ?? []);
   const start = drop.has("ALL") ? [] : base.filter((name) => !drop.has(name));
   return [...new Set([...start, ...add.filter((name) => name !== "ALL")])];
 }

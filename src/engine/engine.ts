@@ -6,8 +6,9 @@ import { ContainerError } from "../error.ts";
 import { detectHost } from "../host/host.ts";
 import { resolveUser, type User } from "../image/users.ts";
 import { close } from "../kernel/file.ts";
-import { processState, wait } from "../kernel/process.ts";
+import { permittedCapabilities, processState, wait } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
+import { capabilityNames } from "../linux/capabilities.ts";
 import { addressOf, releaseEndpoint, reservedContainers, reserveEndpoint } from "../network/connection.ts";
 import { parsePublish } from "../network/ports.ts";
 import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
@@ -269,6 +270,7 @@ export class Engine {
       directory: path,
       user: this.#user(container, config.User),
       machine: detectHost().machine,
+      permitted: capabilityNames(permittedCapabilities()),
       volumes: hostConfig.Binds.map((text) => this.#volume(text)),
       ...(endpoint === undefined ? {} : { endpoint }),
       ...(networkOf === undefined ? {} : { networkOf: { pid: this.running(this.containers.find(networkOf)).record.pid } }),
@@ -276,17 +278,9 @@ export class Engine {
     });
   }
 
-  /** The user as the image's passwd and group know it, read through a union of its layers that is mounted nowhere. */
-  #user({ root, id }: ContainerJson, text: string): User {
-    if (root.kind !== "image") return { uid: 0, gid: 0, additionalGids: [], home: "/" };
-    const path = this.containers.directory(id);
-    const mounted = existsSync(path);
-    const fd = DRIVERS[root.driver].mount(mounted ? { layers: root.layers, container: path } : { layers: root.layers, container: "" });
-    try {
-      return resolveUser(fd, text);
-    } finally {
-      close(fd);
-    }
+  /** The user as the image's passwd and group know it; nothing is mounted for that. */
+  #user({ root }: ContainerJson, text: string): User {
+    return root.kind === "image" ? resolveUser({ layers: root.layers }, text) : { uid: 0, gid: 0, additionalGids: [], home: "/" };
   }
 
   #userIn(path: string, text: string): User {

@@ -6,6 +6,7 @@ import { encode } from "../plan/encode.ts";
 import { says } from "../plan/explain.ts";
 import { hintFor } from "../plan/hints.ts";
 import { filledSlot, isInit, type Plan, type Step } from "../plan/step.ts";
+import { diagnoseExecutable } from "./diagnosis.ts";
 import { type HostContext, runHostStep, undoHostStep } from "./host.ts";
 import { Init, type Launcher } from "./init.ts";
 
@@ -65,7 +66,7 @@ export function execute(
     init?.kill();
     undo(plan.slice(0, reached + 1), context);
     init?.close();
-    throw error;
+    throw diagnosed(error, context.slots.get("root"), plan);
   } finally {
     addon().traceTo(-1);
     for (const fd of context.slots.values()) close(fd);
@@ -101,6 +102,18 @@ export function execute(
 /** Takes back, in reverse, what the host steps of a plan did; can be repeated. The first error does not end it. */
 export function undo(plan: Plan, context: HostContext): void {
   for (const step of plan.toReversed()) if (!isInit(step)) undoHostStep(step, context);
+}
+
+/** What the kernel refuses to execute is looked at: the first candidate that is there. */
+export function diagnosed(error: unknown, root: number | undefined, plan: Plan): unknown {
+  if (!(error instanceof ContainerError) || error.step !== "execute" || root === undefined) return error;
+  const found = plan.find((step) => step.name === "findExecutable");
+  const candidates = found?.name === "findExecutable" ? found.args.candidates : [];
+  for (const path of candidates) {
+    const hint = diagnoseExecutable(root, path);
+    if (hint !== undefined) return new ContainerError({ ...error, message: error.message, hint, cause: error.cause });
+  }
+  return error;
 }
 
 function attempt(step: Step, index: number, work: () => void): void {

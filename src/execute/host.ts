@@ -1,4 +1,5 @@
-import { applyWrite, createDirectory, removeDirectories, writeFile } from "../cgroup/cgroup.ts";
+import { basename, dirname } from "node:path";
+import { applyWrite, createDirectory, removeDirectories, removeEmptyDirectories, writeFile } from "../cgroup/cgroup.ts";
 import { ContainerError } from "../error.ts";
 import { attachDeviceProgram } from "../kernel/bpf.ts";
 import { AT_FDCWD, O, open, sealedFile } from "../kernel/file.ts";
@@ -41,7 +42,11 @@ interface Handler<N extends HostStepName> {
 const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   makeCgroup: {
     run: ({ path }) => void createDirectory(path),
-    undo: ({ path }) => removeDirectories([path], { exit: awaitExits, change: awaitChange }),
+    undo: ({ path }) => {
+      removeDirectories([path], { exit: awaitExits, change: awaitChange });
+      // the parent of the engine's containers goes with the last of them; other parents are somebody else's
+      if (path.endsWith(`/caisson/${basename(path)}`)) removeEmptyDirectories([dirname(path)]);
+    },
   },
   writeCgroup: { run: (write) => applyWrite(write) },
   filterDevices: { run: ({ path, program }) => attachDeviceProgram(path, program) },

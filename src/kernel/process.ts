@@ -112,3 +112,9 @@ export function awaitEnd(pidfd: number, what: string, timeoutMs: number): void {
   if (seen === 0)
     throw new ContainerError({ message: `${what} did not end within ${timeoutMs / 1000} s`, code: "ETIMEDOUT" });
 }
+
+/** Our own permitted capabilities as a mask: /proc/self/status CapPrm. */
+export function permittedCapabilities(): bigint {
+  const [, mask = "0"] = /^CapPrm:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1")) ?? [];
+  return BigInt(`0x${mask}`);
+}

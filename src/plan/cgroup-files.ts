@@ -75,7 +75,7 @@ export function resourceWrites(
   serve("net_cls", "net_cls", () => classDrafts(resources));
   serve("net_prio", "net_prio", () => priorityDrafts(resources));
   if (unified !== undefined) writes.push(...unifiedWrites(layout, directories, unified));
-  return [...(current === undefined ? enabledControllers(directories, writes) : []), ...writes];
+  return [...(current === undefined ? enabledControllers(layout, directories, writes) : []), ...writes];
 }
 
 /** The directory that deviceFilter(deviceRules(…)) is to be attached to; undefined where version 1 has device files. */
@@ -111,6 +111,7 @@ function holderOf(directories: readonly CgroupDirectory[], controller: string, v
  * resources need must be there; the rest is asked for too, so that there is something to count.
  */
 function enabledControllers(
+  layout: CgroupLayout,
   directories: readonly CgroupDirectory[],
   writes: readonly ResourceWrite[],
 ): ResourceWrite[] {
@@ -124,12 +125,14 @@ function enabledControllers(
   return ancestry(directory, true)
     .slice(0, -1)
     .flatMap((path) =>
-      directory.hierarchy.controllers.map((controller): ResourceWrite => {
+      directory.hierarchy.controllers.flatMap((controller): ResourceWrite[] => {
         const need = first.get(controller);
+        // where version 1 does the work, the version 2 tree stays as it is: nobody would turn a controller off again
+        if (need === undefined && layout.mode === "hybrid") return [];
         const write = { directory: path, file: "cgroup.subtree_control", value: `+${controller}` };
-        return need === undefined
-          ? { ...write, from: "/linux/cgroupsPath", optional: true }
-          : { ...write, from: need.from };
+        return [
+          need === undefined ? { ...write, from: "/linux/cgroupsPath", optional: true } : { ...write, from: need.from },
+        ];
       }),
     );
 }

@@ -34,9 +34,12 @@ export function explain(plan: Plan): Explanation[] {
   }));
 }
 
+/** Sentences that are longer push their pointer to the right. */
+const TEXT_WIDTH = 72;
+
 /**
  * An explanation for people: one line a step, under whose turn it is, with the place in the definition it comes from
- * (the spec's without "/spec", as config.json has it). Verbose adds why there is such a step.
+ * (the spec's without "/spec", as config.json has it). Verbose adds why there are such steps.
  */
 export function renderExplanation(
   explanations: readonly Explanation[],
@@ -44,18 +47,16 @@ export function renderExplanation(
 ): string {
   const width = Math.min(TEXT_WIDTH, Math.max(0, ...explanations.map((line) => line.says.length)));
   return explanations
-    .flatMap(({ index, side, says: text, why, from }, at) => [
+    .flatMap(({ index, side, step, says: text, why, from }, at) => [
       ...(explanations[at - 1]?.side === side
         ? []
         : [...(at === 0 ? [] : [""]), side === "host" ? "the host" : "init"]),
       `${String(index).padStart(5)}  ${text.replaceAll("\n", " ").padEnd(width)}  ${pointerOf(from)}`.trimEnd(),
-      ...(verbose ? [`         ${why}`] : []),
+      ...(verbose && explanations[at - 1]?.step !== step ? [`         ${why}`] : []),
     ])
-    .join("\n");
+    .map((line) => `${line}\n`)
+    .join("");
 }
-
-/** Sentences that are longer push their pointer to the right. */
-const TEXT_WIDTH = 72;
 
 function pointerOf(from: string): string {
   return from === "/spec" ? "/" : from.replace(/^\/spec(?=\/)/, "");

@@ -97,14 +97,15 @@ function keepLongNumbers(text: string): string {
 }
 
 function refuse(path: string, faults: Fault[]): ContainerError {
-  // JSON.stringify: a name in the document must not be able to write control characters to the terminal.
-  const lines = faults.map(({ pointer, message }) => `${JSON.stringify(pointer).slice(1, -1)} ${message}`.trim());
-  const from = faults.length === 1 ? `/spec${faults[0]?.pointer}` : undefined;
+  // What the document says must not reach the terminal as control characters, through names or JSON.parse's message.
+  const lines = faults.map(({ pointer, message }) =>
+    `${JSON.stringify(pointer).slice(1, -1)} ${message}`.trim().replace(/\p{Cc}/gu, "\ufffd"),
+  );
   const message =
     lines.length === 1
       ? `cannot use ${path}: ${lines[0]}`
       : [`cannot use ${path}, it has ${lines.length} faults:`, ...lines].join("\n  ");
-  return new ContainerError({ message, code: "ERR_SPEC", path, from, cause: faults });
+  return new ContainerError({ message, code: "ERR_SPEC", path, cause: faults });
 }
 
 /** The words that a table knows, for oneOf. */

@@ -32,10 +32,11 @@ export function traceHeader(capacity: number): Uint8Array {
   return header;
 }
 
-/** The reports of a trace, in the order in which the calls began. Bytes that are no trace give none. */
+/** The reports of a trace; each process's are in order. Bytes that are no trace give none. */
 export function decodeReports(bytes: Uint8Array): Report[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.length < RECORD_BYTES || view.getBigUint64(0, true) !== MAGIC || view.getUint32(8, true) !== VERSION) return [];
+  if (bytes.length < RECORD_BYTES || view.getBigUint64(0, true) !== MAGIC || view.getUint32(8, true) !== VERSION)
+    return [];
   const count = Math.min(Number(view.getBigUint64(16, true)), Math.floor(bytes.length / RECORD_BYTES) - 1);
   return Array.from({ length: count }, (_, i) => decodeReport(view, (i + 1) * RECORD_BYTES));
 }

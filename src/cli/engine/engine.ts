@@ -61,9 +61,21 @@ export async function runEngine(words: readonly string[]): Promise<number> {
     return status;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : OURS;
-    sayError(error);
+    sayError(inWords(error));
     return statusOf(error);
   }
+}
+
+/** The one error that everybody makes deserves a plain sentence. */
+function inWords(error: unknown): unknown {
+  if (!(error instanceof ContainerError) || (error.step !== "findExecutable" && error.step !== "execute")) return error;
+  const { path = "", code = "" } = error;
+  const reasons: { [code: string]: string } = {
+    ENOENT: error.step === "execute" ? "a file it needs is missing" : path.includes("/") ? "there is no such file in the container" : "it is not in the container's PATH",
+    EACCES: "it is not executable for the container's user",
+    ENOEXEC: "its format is not executable",
+  };
+  return new ContainerError({ ...error, message: `cannot run ${path}: ${reasons[code] ?? code}`, cause: error.cause });
 }
 
 /** 126 and 127 as Docker has them: the command is there but cannot be executed; it is not there. */

@@ -1,5 +1,4 @@
-import { explain } from "../../plan/explain.ts";
-import { renderExplanation } from "../../trace/render.ts";
+import { explain, renderExplanation } from "../../plan/explain.ts";
 import { printJson, printRaw } from "../print.ts";
 import { addContainerOptions, type ContainerOptions, describeContainer } from "./container-options.ts";
 import type { Define } from "./engine.ts";
@@ -13,10 +12,16 @@ export const defineExplain: Define = (program, { engine }) => {
     .argument("[command...]")
     .passThroughOptions()
     .helpOption("--help", "show help")
-    .action(async (image: string | undefined, command: string[], options: ContainerOptions & { json?: boolean; verbose?: boolean }) => {
-      const container = await describeContainer(engine(), options, image === undefined ? [] : [image, ...command]);
-      const explanations = explain(engine().explain(container));
-      if (options.json === true) printJson(explanations, 2);
-      else printRaw(renderExplanation(explanations, { verbose: options.verbose === true }));
-    });
+    .action(
+      async (
+        image: string | undefined,
+        command: string[],
+        options: ContainerOptions & { json?: boolean; verbose?: boolean },
+      ) => {
+        const container = await describeContainer(engine(), options, image === undefined ? [] : [image, ...command]);
+        const explanations = explain(engine().explain(container));
+        if (options.json === true) printJson(explanations, 2);
+        else printRaw(renderExplanation(explanations, { verbose: options.verbose === true }));
+      },
+    );
 };

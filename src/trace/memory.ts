@@ -1,0 +1,83 @@
+import { encode, HEADER_BYTES, STEP_BYTES } from "../plan/encode.ts";
+import { INIT_STEPS, isInit, type Plan } from "../plan/step.ts";
+import type { TracedStep } from "./join.ts";
+
+const PAGE_BYTES = 4096n;
+const BLOB_HEADER_BYTES = 8;
+
+/** Something of the plan that a system call's argument can point at. */
+interface Region {
+  start: number;
+  length: number;
+  /** In words, from so many bytes after its start on; undefined where that is the middle of something. */
+  text: (offset: number) => string | undefined;
+}
+
+/**
+ * What init's pointers pointed at. A report has addresses only; but init reads its strings out of the plan's bytes,
+ * and those are known. Where it had mapped them is what the calls agree upon: a page that makes their pointers point
+ * at their own steps' arguments.
+ * @returns words for an address; undefined for one that is not the plan's
+ */
+export function planMemory(traced: readonly TracedStep[]): (address: bigint) => string | undefined {
+  const regions = regionsOf(traced.map(({ step }) => step));
+  const base = baseOf(traced, regions);
+  const all = [...regions.values()].flat();
+  return (address) => {
+    const offset = Number(address - (base ?? 0n));
+    const region =
+      base === undefined ? undefined : all.find(({ start, length }) => offset >= start && offset < start + length);
+    return region?.text(offset - region.start);
+  };
+}
+
+/** By index of the step. */
+function regionsOf(plan: Plan): Map<number, Region[]> {
+  const bytes = Buffer.from(encode(plan).bytes);
+  const word = (at: number) => Number(bytes.readBigUInt64LE(at));
+  const regions = new Map<number, Region[]>();
+  plan.filter(isInit).forEach((step, at) => {
+    const kinds = Object.entries(INIT_STEPS[step.name].args);
+    const found = kinds.flatMap(([argument, kind], i): Region[] => {
+      const start = word(HEADER_BYTES + at * STEP_BYTES + 8 + i * 8);
+      const value: unknown = Reflect.get(step.args, argument);
+      if (kind === "string") return [stringRegion(bytes, start)];
+      if (kind === "bytes" && value instanceof Uint8Array)
+        return [{ start: start + BLOB_HEADER_BYTES, length: value.length + 1, text: () => `<${value.length} bytes>` }];
+      if (kind !== "strings" || !Array.isArray(value)) return [];
+      const vector = { start, length: value.length * 8 + 8, text: () => printVector(argument, value.map(String)) };
+      return [vector, ...value.map((_, n) => stringRegion(bytes, word(start + n * 8)))];
+    });
+    regions.set(plan.indexOf(step), found);
+  });
+  return regions;
+}
+
+function stringRegion(bytes: Buffer, start: number): Region {
+  const end = bytes.indexOf(0, start);
+  return {
+    start,
+    length: end - start + 1,
+    text: (offset) => JSON.stringify(bytes.toString("utf8", start + offset, end)),
+  };
+}
+
+/** Values of environment variables may be secrets, and traces are shown around. */
+function printVector(argument: string, strings: readonly string[]): string {
+  return argument === "environment"
+    ? `[${strings.length} variables]`
+    : `[${strings.map((text) => JSON.stringify(text)).join(", ")}]`;
+}
+
+function baseOf(traced: readonly TracedStep[], regions: ReadonlyMap<number, Region[]>): bigint | undefined {
+  const votes = new Map<bigint, number>();
+  for (const { index, side, calls } of traced) {
+    if (side === "host") continue;
+    for (const pointer of calls.flatMap(({ args }) => args))
+      for (const { start } of regions.get(index) ?? []) {
+        const base = pointer - BigInt(start);
+        if (base > 0n && base % PAGE_BYTES === 0n) votes.set(base, (votes.get(base) ?? 0) + 1);
+      }
+  }
+  return [...votes].sort(([, one], [, other]) => other - one)[0]?.[0];
+}

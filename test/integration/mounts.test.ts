@@ -1,0 +1,251 @@
+import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
+import { cleanUp, cleanUpFile, makeBundle, probe, results, run, scratchDirectory, seenIn } from "../support/bundle.ts";
+import type { Seen, SeenMount } from "../support/seen.ts";
+
+// OCI runtime-spec, config.md "Mounts".
+
+afterEach(cleanUp);
+afterAll(cleanUpFile);
+
+function mountAt({ mounts }: Seen, path: string): SeenMount {
+  const found = mounts.filter(({ mountPoint }) => mountPoint === path).at(-1);
+  if (found === undefined) throw new Error(`nothing is mounted on ${path}`);
+  return found;
+}
+
+function optionsAt(seen: Seen, path: string): string[] {
+  return mountAt(seen, path).options.split(",");
+}
+
+/** A directory of the host with a file in it, and a mount below. */
+function hostDirectory(): string {
+  const path = mkdtempSync(join(scratchDirectory(), "bound-"));
+  writeFileSync(join(path, "file"), "from the host\n");
+  mkdirSync(join(path, "below"));
+  return path;
+}
+
+test("the mount table has exactly the mounts of the spec, the root, and what is masked or protected", () => {
+  const seen = probe(() => undefined);
+  const cgroups = readFileSync("/proc/self/mountinfo", "utf8").split("\n").filter((line) => / - cgroup2? /.test(line)).map((line) => line.split(" ")[4] ?? "");
+  const there = (path: string) => seen.mounts.some(({ mountPoint }) => mountPoint === path);
+  const masked = ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"];
+  const expected = [
+    ...["/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/proc/sys", "/proc/irq"],
+    ...cgroups,
+    // what this kernel has of them
+    ...[...masked, "/proc/bus", "/proc/fs", "/proc/sysrq-trigger"].filter(there),
+  ];
+  expect(seen.mounts.map(({ mountPoint }) => mountPoint).sort()).toEqual(expected.sort());
+  for (const { mountPoint, optionalFields } of seen.mounts) expect(optionalFields, mountPoint).toEqual([]);
+  const options = (path: string) => new Set(optionsAt(seen, path));
+  expect(options("/dev")).toEqual(new Set(["rw", "nosuid"])); // strictatime is written as no atime option at all
+  expect(options("/dev/pts")).toEqual(new Set(["rw", "nosuid", "noexec", "relatime"]));
+  expect(options("/dev/shm")).toEqual(new Set(["rw", "nosuid", "nodev", "noexec", "relatime"]));
+  expect(options("/sys")).toEqual(new Set(["ro", "nosuid", "nodev", "noexec", "relatime"]));
+  expect(options("/proc/sys")).toContain("ro");
+  expect(mountAt(seen, "/dev").superOptions).toBe("rw,size=65536k,mode=755");
+  expect(mountAt(seen, "/dev/pts").superOptions).toBe("rw,gid=5,mode=620,ptmxmode=666");
+});
+
+test("attributes have their effect: ro, nosuid, nodev, noexec, and their opposites", () => {
+  const seen = probe(
+    (spec) => {
+      spec.mounts.push(
+        { destination: "/tmp", type: "tmpfs", source: "tmpfs", options: ["ro"] },
+        { destination: "/home", type: "tmpfs", source: "tmpfs", options: ["nosuid", "nodev", "noexec", "noatime", "nosymfollow", "nodiratime"] },
+        { destination: "/root", type: "tmpfs", source: "named", options: ["ro", "rw", "noexec", "exec", "size=64k", "mode=0711", "nr_inodes=10", "uid=5", "gid=6"] },
+      );
+      const every = ["CAP_MKNOD", "CAP_DAC_OVERRIDE"];
+      spec.process.capabilities = { bounding: every, permitted: every, effective: every };
+      spec.linux.resources = { devices: [{ allow: true, access: "rwm" }] };
+    },
+    [
+      ...["--write", "/tmp/file", "x"],
+      ...["--mknod", "/home/null", "c", "1", "3", "--open-device", "/home/null"],
+      ...["--write", "/root/file", "x", "--stat", "/root", "--write", "/root/large", "x".repeat(80000)],
+    ],
+  );
+  expect(seen.actions[0]?.error).toBe("EROFS");
+  expect([seen.actions[1]?.error, seen.actions[2]?.error]).toEqual([null, "EACCES"]);
+  expect(seen.actions[3]?.error).toBeNull();
+  expect(seen.actions[4]?.result).toMatchObject({ mode: "0711", uid: 5, gid: 6 });
+  expect(seen.actions[5]?.error === "ENOSPC" || Number(seen.actions[5]?.result) < 80000).toBe(true);
+  expect(new Set(optionsAt(seen, "/home"))).toEqual(new Set(["rw", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"]));
+  expect(new Set(optionsAt(seen, "/root"))).toEqual(new Set(["rw", "relatime"]));
+  expect(mountAt(seen, "/root")).toMatchObject({ source: "named", type: "tmpfs" });
+  expect(mountAt(seen, "/root").superOptions).toContain("size=64k");
+});
+
+test("noexec keeps a program from being executed", () => {
+  const bundle = makeBundle((spec) => {
+    spec.mounts.push({ destination: "/home", type: "bind", source: "rootfs/bin", options: ["bind", "noexec"] });
+    spec.process.args = ["/home/probe"];
+  });
+  const { status, stderr } = run(bundle);
+  expect(status).toBe(1);
+  expect(stderr).toContain("permission denied");
+});
+
+describe("bind mounts", () => {
+  test("a file and a directory are bound, their targets made, and relative sources count from the bundle", () => {
+    const source = hostDirectory();
+    const bundle = makeBundle((spec) => {
+      spec.root.readonly = false;
+      spec.mounts.push(
+        { destination: "/made/for/directory", type: "bind", source, options: ["rbind"] },
+        { destination: "/made/for/file", type: "bind", source: join(source, "file"), options: ["bind", "ro"] },
+        { destination: "/etc/hosts", source: "relative/hosts", options: ["bind"] },
+        { destination: "relative/target", type: "tmpfs", source: "tmpfs" },
+      );
+      spec.process.args = [
+        "/bin/probe",
+        ...["--read", "/made/for/directory/file", "--write", "/made/for/directory/new", "written inside"],
+        ...["--write", "/made/for/file", "x", "--stat", "/relative/target"],
+      ];
+    });
+    mkdirSync(join(bundle.path, "relative"));
+    writeFileSync(join(bundle.path, "relative/hosts"), "127.0.0.9 relative\n");
+    const seen = seenIn(run(bundle));
+    expect(seen.actions.map(({ error }) => error)).toEqual([null, null, "EROFS", null]);
+    expect(seen.actions[0]?.result).toBe("from the host\n");
+    expect(seen.files["/etc/hosts"]).toBe("127.0.0.9 relative\n");
+    expect(readFileSync(join(source, "new"), "utf8")).toBe("written inside");
+    expect(mountAt(seen, "/relative/target").type).toBe("tmpfs");
+  });
+
+  test("a missing source is an error that points at the mount and leaves nothing behind", () => {
+    const bundle = makeBundle((spec) => {
+      spec.mounts.push({ destination: "/tmp", type: "bind", source: "/no/such/source", options: ["bind"] });
+    });
+    const { status, stderr } = run(bundle);
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/\/mounts\/7/);
+    expect(stderr).toContain("source must exist on the host");
+  });
+
+  test("a file is not bound to a directory, nor a directory to a file", () => {
+    const source = hostDirectory();
+    for (const [destination, from] of [
+      ["/tmp", join(source, "file")],
+      ["/etc/passwd", source],
+    ]) {
+      const bundle = makeBundle((spec) => {
+        spec.mounts.push({ destination: destination ?? "", type: "bind", source: from ?? "", options: ["bind"] });
+      });
+      expect(run(bundle).status, destination).toBe(1);
+    }
+  });
+
+  test("bind takes one mount, rbind those below; recursive attributes reach those, too", () => {
+    const source = hostDirectory();
+    // the mount below lives in a namespace of its own, with the runtime
+    const through = ["unshare", "--mount", "sh", "-c", `mount -t tmpfs below ${source}/below && mkdir ${source}/below/mounted && "$@"`, "sh"];
+    const seen = probe(
+      (spec) => {
+        spec.root.readonly = false;
+        const bind = (destination: string, ...options: string[]) => spec.mounts.push({ destination, type: "bind", source, options });
+        bind("/single", "bind");
+        bind("/whole", "rbind");
+        bind("/shallow", "rbind", "ro");
+        bind("/deep", "rbind", "rro", "rnosuid", "rnodev", "rnoexec");
+      },
+      ["/single/below/mounted", "/whole/below/mounted", "/shallow/below/mounted", "/deep/below/mounted"].flatMap((path) => ["--stat", path])
+        .concat(["--write", "/whole/below/x", "1", "--write", "/shallow/x", "1", "--write", "/shallow/below/x", "1", "--write", "/deep/x", "1", "--write", "/deep/below/x", "1"]),
+      { through },
+    );
+    expect(seen.actions.map(({ error }) => error)).toEqual(["ENOENT", null, null, null, null, "EROFS", null, "EROFS", "EROFS"]);
+    for (const path of ["/deep", "/deep/below"]) expect(optionsAt(seen, path), path).toEqual(expect.arrayContaining(["ro", "nosuid", "nodev", "noexec"]));
+  });
+
+  test("attributes of the source that are not named stay", () => {
+    const source = hostDirectory();
+    const through = ["unshare", "--mount", "sh", "-c", `mount -t tmpfs -o nosuid,nodev,noatime below ${source}/below && "$@"`, "sh"];
+    const seen = probe(
+      (spec) => {
+        spec.mounts.push({ destination: "/tmp", type: "bind", source: join(source, "below"), options: ["bind", "ro"] });
+        spec.mounts.push({ destination: "/home", type: "bind", source: join(source, "below"), options: ["bind", "dev", "relatime"] });
+      },
+      [],
+      { through },
+    );
+    expect(new Set(optionsAt(seen, "/tmp"))).toEqual(new Set(["ro", "nosuid", "nodev", "noatime"]));
+    expect(new Set(optionsAt(seen, "/home"))).toEqual(new Set(["rw", "nosuid", "relatime"]));
+  });
+
+  test("a link in the root that leads to a directory of the root is followed there", () => {
+    const bundle = makeBundle((spec) => {
+      spec.mounts.push({ destination: "/link", type: "tmpfs", source: "by-link" });
+    });
+    symlinkSync("/home/../home/app", join(bundle.rootfs, "link"));
+    expect(mountAt(seenIn(run(bundle)), "/home/app").source).toBe("by-link");
+  });
+});
+
+test("propagation is as asked for, for each mount", () => {
+  const seen = probe((spec) => {
+    const source = hostDirectory();
+    spec.root.readonly = false;
+    for (const kind of ["private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave"])
+      spec.mounts.push({ destination: `/${kind}`, type: "bind", source, options: ["rbind", kind] });
+  });
+  const fields = (path: string) => mountAt(seen, path).optionalFields.map((field) => field.split(":")[0]);
+  expect(fields("/private")).toEqual([]);
+  expect(fields("/rprivate")).toEqual([]);
+  expect(fields("/shared")).toEqual(["shared"]);
+  expect(fields("/rshared")).toEqual(["shared"]);
+  expect(fields("/unbindable")).toEqual(["unbindable"]);
+});
+
+test("a mount bound rslave receives what the host mounts later, and passes nothing back", () => {
+  const source = hostDirectory();
+  const inside = makeBundle((spec) => {
+    spec.mounts.push({ destination: "/tmp", type: "bind", source, options: ["rbind", "rslave"] });
+    spec.process.capabilities = { bounding: ["CAP_SYS_ADMIN"], permitted: ["CAP_SYS_ADMIN"], effective: ["CAP_SYS_ADMIN"] };
+    spec.process.args = ["/bin/probe", "--sleep", "0.6", "--report", "--mount", "from-inside", "/tmp/below", "tmpfs"];
+  });
+  const script = `mount --bind ${source} ${source} && mount --make-shared ${source} && { (sleep 0.3; mount -t tmpfs from-outside ${source}/below) & "$@"; status=$?; wait; grep -c from-inside /proc/self/mountinfo >&2; exit $status; }`;
+  const { status, stdout, stderr } = run(inside, { through: ["unshare", "--mount", "sh", "-c", script, "sh"] });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: "0\n" });
+  const seen = seenIn({ status, stdout, stderr: "" });
+  const later = seen.actions[1]?.result;
+  expect(JSON.stringify(later)).toContain("from-outside");
+  expect(seen.actions[2]?.error).toBeNull();
+});
+
+test("mounts are made in their order: a later one covers an earlier one", () => {
+  const seen = probe((spec) => {
+    spec.mounts.push(
+      { destination: "/tmp", type: "tmpfs", source: "first" },
+      { destination: "/tmp/inner", type: "tmpfs", source: "inner" },
+      { destination: "/tmp", type: "tmpfs", source: "second" },
+    );
+  }, ["--stat", "/tmp/inner"]);
+  expect(results(seen.actions)).toEqual(["ENOENT"]);
+  expect(mountAt(seen, "/tmp").source).toBe("second");
+});
+
+test("mapped ids, which are not supported yet, are refused instead of being ignored", () => {
+  const source = hostDirectory();
+  const mapping = [{ containerID: 0, hostID: 4000, size: 10 }];
+  const { status, stderr } = run(
+    makeBundle((spec) => {
+      spec.mounts.push({ destination: "/tmp", type: "bind", source, options: ["bind"], uidMappings: mapping, gidMappings: mapping });
+    }),
+  );
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/\/mounts\/7/);
+});
+
+test("an unknown type or option is an error that points at the mount", () => {
+  for (const mount of [
+    { destination: "/tmp", type: "nosuchfs", source: "x" },
+    { destination: "/tmp", type: "tmpfs", source: "x", options: ["nosuchoption=1"] },
+  ]) {
+    const { status, stderr } = run(makeBundle((spec) => void spec.mounts.push(mount)));
+    expect(status).toBe(1);
+    expect(stderr).toContain("/mounts/7");
+  }
+});

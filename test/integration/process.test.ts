@@ -1,0 +1,262 @@
+import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
+import { cleanUp, cleanUpFile, makeBundle, probe, results, run, seenIn } from "../support/bundle.ts";
+
+// OCI runtime-spec, config.md "Process", and "process" of config-linux.md.
+
+afterEach(cleanUp);
+afterAll(cleanUpFile);
+
+/** The capabilities' bits, as /proc/self/status writes them. */
+function mask(...numbers: number[]): string {
+  return numbers.reduce((bits, number) => bits | (1n << BigInt(number)), 0n).toString(16).padStart(16, "0");
+}
+
+const CHOWN = 0;
+const KILL = 5;
+const SETUID = 7;
+const NET_BIND_SERVICE = 10;
+const AUDIT_WRITE = 29;
+
+test("arguments, environment and working directory arrive as they were written", () => {
+  const seen = probe((spec) => {
+    spec.process.args = ["/bin/probe", "--read", "/with space", "--write", "", 'qu"ote\n$HOME'];
+    spec.process.env = ["PATH=/bin", "EMPTY=", "UNICODE=süß", "TWICE=1", "TWICE=2"];
+    spec.process.cwd = "/home/app";
+  });
+  expect(seen.argv).toEqual(["/bin/probe", "--read", "/with space", "--write", "", 'qu"ote\n$HOME']);
+  // of one given twice the last counts, as with runc
+  expect(seen.env).toEqual(["PATH=/bin", "EMPTY=", "UNICODE=süß", "TWICE=2", "HOME=/root"]);
+  expect(seen.cwd).toBe("/home/app");
+  expect(seen.cwdUnreachable).toBe(false);
+  expect(seen.exe).toBe("/bin/probe");
+});
+
+describe("HOME", () => {
+  test("comes from the root's passwd where the environment has none", () => {
+    const seen = probe((spec) => {
+      spec.process.user = { uid: 1000, gid: 1000 };
+    });
+    expect(seen.env.filter((entry) => entry.startsWith("HOME="))).toEqual(["HOME=/home/app"]);
+  });
+
+  test("comes from there, too, where it is empty", () => {
+    const seen = probe((spec) => {
+      spec.process.env.push("HOME=");
+    });
+    expect(seen.env.filter((entry) => entry.startsWith("HOME="))).toEqual(["HOME=/root"]);
+  });
+
+  test("is / for a user that passwd does not know", () => {
+    const seen = probe((spec) => {
+      spec.process.user = { uid: 4242, gid: 4242 };
+    });
+    expect(seen.env.filter((entry) => entry.startsWith("HOME="))).toEqual(["HOME=/"]);
+  });
+
+  test("stays as the environment has it", () => {
+    const seen = probe((spec) => {
+      spec.process.env.push("HOME=/elsewhere");
+    });
+    expect(seen.env.filter((entry) => entry.startsWith("HOME="))).toEqual(["HOME=/elsewhere"]);
+  });
+});
+
+test("a name without a slash is looked for in the container's PATH", () => {
+  const seen = probe((spec) => {
+    spec.process.args = ["probe"];
+    spec.process.env = ["PATH=/nowhere:/bin"];
+  });
+  expect(seen.exe).toBe("/bin/probe");
+  expect(seen.argv).toEqual(["probe"]);
+});
+
+describe("the working directory", () => {
+  test("is made where it is missing, in the order the mounts ask for", () => {
+    const seen = probe((spec) => {
+      spec.mounts.push({ destination: "/tmp", type: "tmpfs", source: "tmpfs" });
+      spec.process.cwd = "/tmp/deep/er";
+    });
+    expect(seen.cwd).toBe("/tmp/deep/er");
+  });
+
+  test("is entered with the rights of the container's user", () => {
+    const bundle = makeBundle((spec) => {
+      spec.process.user = { uid: 1000, gid: 1000 };
+      delete spec.process.capabilities;
+      spec.process.cwd = "/root";
+    });
+    const { status, stderr } = run(bundle);
+    expect(status).toBe(1);
+    expect(stderr).toContain("permission denied");
+  });
+
+  test.each(["/proc/self/fd/3", "/proc/self/fd/7", "/proc/1/fd/8", "/proc/self/cwd"])(
+    "%s leads nowhere outside of the root (CVE-2024-21626)",
+    (cwd) => {
+      const bundle = makeBundle((spec) => {
+        spec.process.cwd = cwd;
+      });
+      const { status, stdout, stderr } = run(bundle);
+      // /proc/self/cwd is the root itself by then: allowed, and harmless
+      if (status === 0) expect(seenIn({ status, stdout, stderr }).cwdUnreachable).toBe(false);
+      if (cwd !== "/proc/self/cwd") expect(status).toBe(1);
+    },
+  );
+
+  test("a link in the root to a descriptor leads nowhere either", () => {
+    const bundle = makeBundle((spec) => {
+      spec.process.cwd = "/escape";
+    });
+    symlinkSync("/proc/self/fd/7", join(bundle.rootfs, "escape"));
+    expect(run(bundle).status).toBe(1);
+  });
+});
+
+test("user, groups and umask are exactly those asked for, and no id can be taken back", () => {
+  const seen = probe(
+    (spec) => {
+      spec.process.user = { uid: 1000, gid: 1001, additionalGids: [29, 44, 2000], umask: 0o27 };
+      delete spec.process.capabilities;
+    },
+    ["--setuid", "0", "--setgid", "0"],
+  );
+  expect(seen.uids).toEqual({ real: 1000, effective: 1000, saved: 1000, fs: 1000 });
+  expect(seen.gids).toEqual({ real: 1001, effective: 1001, saved: 1001, fs: 1001 });
+  expect([...seen.groups].sort((one, other) => one - other)).toEqual([29, 44, 2000]);
+  expect(seen.umask).toBe("0027");
+  expect(results(seen.actions)).toEqual(["EPERM", "EPERM"]);
+  expect(seen.capabilities).toEqual({ inheritable: mask(), permitted: mask(), effective: mask(), bounding: mask(), ambient: mask() });
+});
+
+test("without additionalGids no group of the caller's is left", () => {
+  const seen = probe(() => undefined, [], { through: ["setpriv", "--groups", "7,8,9"] });
+  expect(seen.groups).toEqual([]);
+});
+
+describe("capabilities", () => {
+  test("all five sets are exactly those asked for", () => {
+    const seen = probe((spec) => {
+      spec.process.user = { uid: 1000, gid: 1000 };
+      spec.process.capabilities = {
+        bounding: ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_NET_BIND_SERVICE"],
+        permitted: ["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE"],
+        effective: ["CAP_CHOWN", "CAP_KILL"],
+        inheritable: ["CAP_CHOWN", "CAP_NET_BIND_SERVICE"],
+        ambient: ["CAP_NET_BIND_SERVICE"],
+      };
+    });
+    // execve(2) computes what a process without file capabilities keeps: the ambient ones (capabilities(7))
+    expect(seen.capabilities).toEqual({
+      bounding: mask(CHOWN, KILL, SETUID, NET_BIND_SERVICE),
+      permitted: mask(NET_BIND_SERVICE),
+      effective: mask(NET_BIND_SERVICE),
+      inheritable: mask(CHOWN, NET_BIND_SERVICE),
+      ambient: mask(NET_BIND_SERVICE),
+    });
+  });
+
+  test("root has those of the bounding set, and none inheritable (CVE-2022-29162)", () => {
+    const seen = probe(() => undefined);
+    const held = mask(KILL, NET_BIND_SERVICE, AUDIT_WRITE);
+    expect(seen.capabilities).toEqual({ bounding: held, permitted: held, effective: held, inheritable: mask(), ambient: mask() });
+  });
+
+  test("with none, even root may do nothing", () => {
+    const seen = probe(
+      (spec) => {
+        spec.process.capabilities = {};
+        spec.root.readonly = false;
+      },
+      ["--chown", "/home/app", "0", "0", "--mount", "--mknod", "/dev/here", "c", "1", "3"],
+    );
+    expect(seen.capabilities).toEqual({ bounding: mask(), permitted: mask(), effective: mask(), inheritable: mask(), ambient: mask() });
+    expect(results(seen.actions)).toEqual(["EPERM", "EPERM", "EPERM"]);
+  });
+});
+
+test("limits, oom_score_adj and no_new_privs are set", () => {
+  const seen = probe((spec) => {
+    spec.process.noNewPrivileges = true;
+    spec.process.oomScoreAdj = 321;
+    spec.process.rlimits = [
+      { type: "RLIMIT_NOFILE", soft: 512, hard: 2048 },
+      { type: "RLIMIT_CORE", soft: 0, hard: 1 },
+      { type: "RLIMIT_STACK", soft: 1048576, hard: 4194304 },
+    ];
+  });
+  expect(seen.noNewPrivs).toBe(true);
+  expect(seen.oomScoreAdj).toBe(321);
+  expect(seen.rlimits).toMatchObject({
+    RLIMIT_NOFILE: { soft: 512, hard: 2048 },
+    RLIMIT_CORE: { soft: 0, hard: 1 },
+    RLIMIT_STACK: { soft: 1048576, hard: 4194304 },
+  });
+});
+
+test("the largest 64-bit limit means unlimited", () => {
+  const bundle = makeBundle((spec) => {
+    spec.process.rlimits = [{ type: "RLIMIT_FSIZE", soft: 4096, hard: 4242424242424242 }];
+  });
+  // JavaScript cannot write this number
+  const config = join(bundle.path, "config.json");
+  writeFileSync(config, readFileSync(config, "utf8").replace("4242424242424242", "18446744073709551615"));
+  expect(seenIn(run(bundle)).rlimits.RLIMIT_FSIZE).toEqual({ soft: 4096, hard: "unlimited" });
+});
+
+test("without noNewPrivileges the flag is not set", () => {
+  const seen = probe((spec) => {
+    spec.process.noNewPrivileges = false;
+  });
+  expect(seen.noNewPrivs).toBe(false);
+});
+
+test("scheduling policy and I/O priority are set", () => {
+  const seen = probe((spec) => {
+    spec.process.scheduler = { policy: "SCHED_BATCH", nice: 7 };
+    spec.process.ioPriority = { class: "IOPRIO_CLASS_BE", priority: 6 };
+  });
+  expect(seen.scheduler).toMatchObject({ policy: "SCHED_BATCH", nice: 7 });
+  expect(seen.ioPriority).toEqual({ class: "IOPRIO_CLASS_BE", level: 6 });
+});
+
+test("the idle classes are set", () => {
+  const seen = probe((spec) => {
+    spec.process.scheduler = { policy: "SCHED_IDLE" };
+    spec.process.ioPriority = { class: "IOPRIO_CLASS_IDLE", priority: 0 };
+  });
+  expect(seen.scheduler).toMatchObject({ policy: "SCHED_IDLE" });
+  expect(seen.ioPriority.class).toBe("IOPRIO_CLASS_IDLE");
+});
+
+test("it is the leader of a session of its own, and has a session keyring of its own", () => {
+  const seen = probe(() => undefined);
+  expect([seen.pid, seen.sid, seen.pgid, seen.ppid]).toEqual([1, 1, 1, 0]);
+  expect(seen.parentDeathSignal).toBe(0);
+  expect(seen.dumpable).toBe(1);
+  expect(seen.keyring?.description).toContain("_ses.");
+});
+
+test("the personality is set", () => {
+  const seen = probe((spec) => {
+    spec.linux.personality = { domain: "LINUX32" };
+  });
+  expect(seen.personality).toBe("8");
+});
+
+test("the exit status of the command is that of run, and 128 more than the signal that ended it", () => {
+  const exits = makeBundle((spec) => {
+    spec.process.args = ["/bin/probe", "--exit", "42"];
+  });
+  expect(run(exits).status).toBe(42);
+  const killed = makeBundle((spec) => {
+    // a process that is not pid 1 can kill itself
+    spec.linux.namespaces = spec.linux.namespaces?.filter(({ type }) => type !== "pid") ?? [];
+    spec.mounts = spec.mounts.filter(({ type }) => type !== "proc");
+    delete spec.linux.maskedPaths;
+    delete spec.linux.readonlyPaths;
+    spec.process.args = ["/bin/probe", "--syscall", "62", "0", "9"];
+  });
+  expect(run(killed).status).toBe(137);
+});
