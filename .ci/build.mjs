@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { digestOfSources, stampBuild } from "./sources.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const bin = (name) => join(root, "node_modules", ".bin", name);
@@ -15,22 +16,30 @@ function run(command, ...args) {
   }
 }
 
-/** Node's own headers, where they are installed beside it; without them node-gyp would fetch them. */
+/** Where Node's own headers are installed, if they are. */
 function nodeDirectory() {
   const prefix = dirname(dirname(process.execPath));
   return [prefix, "/usr", "/usr/local"].find((path) => existsSync(join(path, "include/node/common.gypi")));
 }
 
+const digest = digestOfSources(root);
 const headers = nodeDirectory();
 run(bin("tsc"), "-p", ".");
 run(process.execPath, ".ci/generate.mjs", "--check");
 run("sh", "native/build.sh");
-run(
-  bin("node-gyp"),
-  "--silent",
-  existsSync(join(root, "build/Makefile")) ? "build" : "rebuild",
-  ...(headers ? [`--nodedir=${headers}`] : []),
-);
+if (headers !== undefined) {
+  const step = existsSync(join(root, "build/Makefile")) ? "build" : "rebuild";
+  run(bin("node-gyp"), "--silent", step, `--nodedir=${headers}`);
+} else {
+  // Node-API's headers are all that the addon needs; node-gyp wants the rest of Node's, and would fetch them.
+  const includes = ["node-api-headers/include", "node-addon-api"].map(
+    (path) => `-I${join(root, "node_modules", path)}`,
+  );
+  const defines = ["-DNAPI_VERSION=8", "-DNODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"];
+  const flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fno-exceptions", "-Wl,-z,relro,-z,now"];
+  mkdirSync(join(root, "build/Release"), { recursive: true });
+  run("g++", ...flags, ...defines, ...includes, "native/addon/addon.cc", "-o", "build/Release/caisson.node");
+}
 
 // The executable carries addon, init and monitor. The addon goes through a memfd: bun would unpack it to $TMPDIR, where
 // somebody else's file could lie in its place.
@@ -43,10 +52,10 @@ writeFileSync(
 import init from "../native/init" with { type: "file" };
 import monitor from "../native/monitor" with { type: "file" };
 import { readFileSync } from "node:fs";
-import { dlopen, ptr } from "bun:ffi";
 import { provideNativeFiles } from "./kernel/addon.js";
 
 function load(module, path) {
+  const { dlopen, ptr } = require("bun:ffi"); // its own start costs something, so not at import
   const libc = dlopen("libc.so.6", {
     memfd_create: { args: ["ptr", "u32"], returns: "i32" },
     write: { args: ["i32", "ptr", "u64"], returns: "i64" },
@@ -84,3 +93,4 @@ run(
 );
 rmSync(join(root, "dist/bin/caisson-runtime"), { force: true });
 symlinkSync("caisson", join(root, "dist/bin/caisson-runtime"));
+stampBuild(root, digest);

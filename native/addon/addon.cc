@@ -87,6 +87,16 @@ int int_at(const Napi::CallbackInfo &info, size_t index)
 	return info[index].As<Napi::Number>().Int32Value();
 }
 
+/* Utf8Value() asks for the length first, which in bun is as dear as the text; most texts are short paths. */
+std::string text_of(const Napi::String &value)
+{
+	char text[512];
+	size_t length = 0;
+	napi_get_value_string_utf8(value.Env(), value, text, sizeof text, &length);
+	/* what does not fit is cut at a character's end: up to three bytes early */
+	return length < sizeof text - 4 ? std::string(text, length) : value.Utf8Value();
+}
+
 /* syscall(nr, ...up to six of number | bigint | string | Uint8Array | null) */
 Napi::Value Syscall(const Napi::CallbackInfo &info)
 {
@@ -100,7 +110,7 @@ Napi::Value Syscall(const Napi::CallbackInfo &info)
 			args[i] = static_cast<uint64_t>(value.As<Napi::Number>().Int64Value());
 			break;
 		case napi_string:
-			strings[i] = value.As<Napi::String>().Utf8Value();
+			strings[i] = text_of(value.As<Napi::String>());
 			/* a path with a NUL inside would name another file than the one that was checked */
 			if (strings[i].find('\0') != std::string::npos)
 				return Napi::Number::New(info.Env(), -EINVAL);

@@ -13,6 +13,8 @@ const GONE = ["ENOENT", "ENODEV"];
 /** EOPNOTSUPP: the file does not apply to this cgroup, such as cgroup.procs to a threaded one. */
 const UNREADABLE = [...GONE, "EOPNOTSUPP", "ENOTSUP"];
 const READ_BYTES = 4096;
+/** One for all reads: a new one is dearer than the read. */
+let buffer: Buffer | undefined;
 
 /**
  * Is this directory on a cgroup file system, whose directories are cgroups and where rmdir cannot lose data?
@@ -64,7 +66,8 @@ export function readIfPresent(path: string): string | undefined {
   if (descriptor < 0) return void tolerate(UNREADABLE, "read", path, "openat", descriptor);
   try {
     let text = "";
-    const bytes = Buffer.allocUnsafe(READ_BYTES);
+    buffer ??= Buffer.alloc(READ_BYTES);
+    const bytes = buffer;
     for (;;) {
       const length = tryCall("read", descriptor, bytes, bytes.length);
       if (length < 0) return void tolerate(UNREADABLE, "read", path, "read", length);
@@ -85,8 +88,8 @@ export function writeExisting(path: string, value: string, tolerated: readonly s
   // Neither O_CREAT nor O_TRUNC: a file that is missing must not appear on whatever is there instead of cgroupfs.
   const descriptor = openFile(path, O.WRONLY);
   if (descriptor < 0) return tolerate(tolerated, verb, path, "openat", descriptor);
-  const bytes = Buffer.from(value === "" ? "\n" : value);
-  const written = tryCall("write", descriptor, bytes, bytes.length);
+  const text = value === "" ? "\n" : value;
+  const written = tryCall("write", descriptor, text, Buffer.byteLength(text));
   close(descriptor);
   return written < 0 ? tolerate(tolerated, verb, path, "write", written) : undefined;
 }

@@ -1,16 +1,15 @@
 import { getuid } from "node:process";
-import { removeDirectories } from "../cgroup/cgroup.ts";
 import { ContainerError } from "../error.ts";
-import { diagnosed, execute, stepError, undo } from "../execute/execute.ts";
+import { diagnosed, execute, stepError } from "../execute/execute.ts";
 import { runHook } from "../execute/hook.ts";
-import { awaitChange, awaitExits, type HostContext } from "../execute/host.ts";
+import { awaitExits, type EngineServices, type HostContext, removeCgroup } from "../execute/host.ts";
 import { awaitOutcome, type Launcher } from "../execute/init.ts";
 import { makeAnonymousTrace, makeTrace, readTrace } from "../execute/trace-file.ts";
 import { detectHost } from "../host/host.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
 import { bootId, openProcess, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
-import { tryCall } from "../kernel/syscall.ts";
+import { syscallNumber, tryCall } from "../kernel/syscall.ts";
 import { cgroupDirectories } from "../plan/cgroup-layout.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
@@ -29,8 +28,8 @@ export interface Start {
   preserved?: readonly number[];
   /** Where somebody else than this process is to be the container's parent. */
   launcher?: Launcher;
-  /** Keyed data of the engine. */
-  data?: string;
+  /** What containers of the engine need. */
+  services?: EngineServices;
   /** Takes the terminal's master, when the definition's console is "creator". */
   takeTerminal?: (socket: number) => void;
   /** Told of the container's process as soon as it exists, for its parent to wait for. */
@@ -66,7 +65,8 @@ export class Container {
     checkId(id);
     const host = detectHost();
     const preserved = start.preserved ?? [];
-    const plan = compile({ ...userFacts(definition), ...definition, preserved: preserved.length }, host);
+    const whole = { ...userFacts(definition), ...definition, preserved: preserved.length };
+    const plan = compile(whole, host);
     const store = Store.make(root, id) ?? remake(root, id);
     const container = new Container(root, id);
     const record: Record = {
@@ -85,8 +85,7 @@ export class Container {
     };
     try {
       store.write(record);
-      store.writeConfig(JSON.stringify(spec, plainIntegers));
-      store.writePlan(plan);
+      store.writeDefinition(whole, host);
       const context = container.#context(store.directory, record, start);
       const trace = makeTrace(store.directory, "trace");
       context.record = (pid) => {
@@ -150,7 +149,7 @@ export class Container {
   }
 
   get spec(): Spec {
-    return this.#locked((store) => JSON.parse(store.config()));
+    return this.#locked((store) => store.spec());
   }
 
   /** Plan and reports of how it was made. */
@@ -181,9 +180,11 @@ export class Container {
       store.stopWaiting();
       const said = awaitOutcome(socket);
       close(socket);
-      const plan = store.plan();
-      if (said.kind === "failed") throw this.#diagnosed(stepError(plan[said.step], said.step, said.errno), plan);
-      if (!executed(plan, decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array())))
+      if (said.kind === "failed") {
+        const plan = store.plan();
+        throw this.#diagnosed(stepError(plan[said.step], said.step, said.errno), plan);
+      }
+      if (!executed(decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array())))
         throw new ContainerError({
           message: "the container's process was killed before it could be executed",
           code: "ECHILD",
@@ -213,7 +214,7 @@ export class Container {
   }
 
   /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
-  delete({ force = false, data }: { force?: boolean; data?: string } = {}): void {
+  delete({ force = false }: { force?: boolean } = {}): void {
     this.#locked((store) => {
       const status = this.status;
       if (!force && status !== "created") requireStatus("delete", this.id, status);
@@ -223,14 +224,13 @@ export class Container {
         awaitExits([this.record.pid]);
         close(pidfd);
       }
-      const record = this.record;
-      removeDirectories(
-        record.cgroups.map(({ path }) => path),
-        { exit: awaitExits, change: awaitChange },
-      );
-      undo(store.plan(), this.#context(store.directory, record, data === undefined ? {} : { data }));
-      this.#runHooks(store, "poststop");
-      store.remove();
+      for (const { path } of this.record.cgroups) removeCgroup(path);
+      try {
+        this.#runHooks(store, "poststop");
+      } finally {
+        // it is gone all the same: a hook must not keep a container from being deleted
+        store.remove();
+      }
     });
   }
 
@@ -264,7 +264,7 @@ export class Container {
     }
   }
 
-  #context(directory: number, record: Record, { data }: Start): HostContext {
+  #context(directory: number, record: Record, { services }: Start): HostContext {
     return {
       id: this.id,
       directory,
@@ -280,12 +280,12 @@ export class Container {
           annotations: record.annotations,
         }),
       record: () => undefined,
-      ...(data === undefined ? {} : { data }),
+      ...(services === undefined ? {} : { services }),
     };
   }
 
   #runHooks(store: Store, kind: HookName): void {
-    const spec: Spec = JSON.parse(store.config());
+    const spec: Spec = store.spec();
     const { pid, bundle, annotations } = this.record;
     const status = kind === "poststart" ? "running" : "stopped";
     const state = JSON.stringify({
@@ -296,7 +296,16 @@ export class Container {
       bundle,
       annotations,
     });
-    for (const step of hostHooks(spec, kind)) if (step.name === "runHostHook") runHook(step.args, state);
+    // the others run, whether one fails or not; the first failure is told
+    const failures = hostHooks(spec, kind).flatMap((step) => {
+      try {
+        if (step.name === "runHostHook") runHook(step.args, state);
+        return [];
+      } catch (error) {
+        return [error];
+      }
+    });
+    if (failures.length > 0) throw failures[0];
   }
 
   /** The root of a bundle can be looked at after its container is gone. */
@@ -346,13 +355,8 @@ function launcherOf({ launcher }: Start): { launcher?: Launcher } {
 }
 
 /** Whether init's last call was the execve that never returned. */
-function executed(plan: Plan, reports: readonly Report[]): boolean {
+function executed(reports: readonly Report[]): boolean {
   const last = reports.filter(({ side }) => side === "init").at(-1);
-  const step = last === undefined ? undefined : plan[last.step];
-  return last !== undefined && last.result === undefined && step?.name === "execute";
+  return last !== undefined && last.result === undefined && last.nr === syscallNumber("execve");
 }
 
-/** config.json keeps 64-bit numbers as they were. */
-function plainIntegers(_: string, value: unknown): unknown {
-  return typeof value === "bigint" ? Number(value) : value;
-}

@@ -5,6 +5,7 @@ import { receive } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { isTerminal, makeRaw, resizeTerminal, terminalSize } from "../kernel/terminal.ts";
 import { SIGNALS } from "../linux/signals.ts";
+import type { Process } from "../spec/spec.ts";
 import type { Running } from "./container.ts";
 
 const SIGWINCH = 28;
@@ -77,6 +78,13 @@ function forward(signals: number, pidfd: number, master: number | undefined): vo
     if (number === SIGWINCH && master !== undefined) fitTerminal(master);
     else signal(pidfd, number);
   }
+}
+
+/** The process with the size of our own terminal, so that its terminal has it before anything runs there. */
+export function fitProcess<P extends Process>(process: P): P {
+  if (process.terminal !== true || process.consoleSize !== undefined) return process;
+  const size = terminalSize(0) ?? terminalSize(1);
+  return size === undefined ? process : { ...process, consoleSize: { height: size.rows, width: size.columns } };
 }
 
 /** Gives the container's terminal the size of ours. */

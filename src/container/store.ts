@@ -3,8 +3,12 @@ import { ContainerError } from "../error.ts";
 import { close, lock, O, open } from "../kernel/file.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
+import { compile } from "../plan/compile.ts";
+import type { Definition } from "../plan/definition.ts";
+import type { Host } from "../plan/host.ts";
 import type { Plan } from "../plan/step.ts";
-import { parsePlan, printPlan } from "../plan/text.ts";
+import type { Spec } from "../spec/spec.ts";
+import { OCI_VERSION } from "../spec/template.ts";
 
 /** What is kept of a container; the status is derived from it and from the kernel. */
 export interface Record {
@@ -28,7 +32,7 @@ export interface Record {
 
 const VERSION = 1;
 
-/** One container's directory beneath the state root: state.json, config.json, plan.json, trace, start.sock. */
+/** One container's directory beneath the state root: state.json, definition.json, trace, start.sock. */
 export class Store {
   readonly path: string;
   /** Descriptor of the directory; locked while it is open here. */
@@ -105,16 +109,13 @@ export class Store {
     this.#replace("state.json", JSON.stringify(record));
   }
 
-  writeConfig(spec: string): void {
-    this.#replace("config.json", spec);
+  /** Keeps what the plan is compiled from: with it, explanations and errors can be made again at any time. */
+  writeDefinition(definition: Definition, host: Host): void {
+    this.#replace("definition.json", printDefinition({ definition, host }));
   }
 
-  config(): string {
-    return readFileSync(`${this.path}/config.json`, "utf8");
-  }
-
-  writePlan(plan: Plan): void {
-    this.#replace("plan.json", printPlan(plan));
+  spec(): Spec {
+    return readDefinition(this.path)?.definition.spec ?? { ociVersion: OCI_VERSION };
   }
 
   plan(): Plan {
@@ -122,7 +123,7 @@ export class Store {
   }
 
   copyTrace(directory: string): void {
-    for (const name of ["plan.json", "trace"])
+    for (const name of ["definition.json", "trace"])
       if (existsSync(`${this.path}/${name}`)) copyFileSync(`${this.path}/${name}`, `${directory}/${name}`);
   }
 
@@ -150,9 +151,32 @@ export class Store {
   }
 }
 
-/** The plan kept in a directory; empty where there is none. */
+interface Kept {
+  definition: Definition;
+  host: Host;
+}
+
+/** A spec seldom has an integer that JSON cannot carry; those that do are kept exactly. */
+function printDefinition(kept: Kept): string {
+  try {
+    return JSON.stringify(kept);
+  } catch {
+    return JSON.stringify(kept, (_, value: unknown) => (typeof value === "bigint" ? { $integer: value.toString() } : value));
+  }
+}
+
+function readDefinition(directory: string): Kept | undefined {
+  const path = `${directory}/definition.json`;
+  if (!existsSync(path)) return;
+  return JSON.parse(readFileSync(path, "utf8"), (_, value: unknown) =>
+    typeof value === "object" && value !== null && "$integer" in value ? BigInt(String(value.$integer)) : value,
+  );
+}
+
+/** The plan of the definition kept in a directory; empty where there is none. */
 export function readPlan(directory: string): Plan {
-  return existsSync(`${directory}/plan.json`) ? parsePlan(readFileSync(`${directory}/plan.json`, "utf8")) : [];
+  const kept = readDefinition(directory);
+  return kept === undefined ? [] : compile(kept.definition, kept.host);
 }
 
 /** What an id may look like: it becomes a path and a cgroup's name. */

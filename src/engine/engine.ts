@@ -3,13 +3,14 @@ import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from
 import { Container, type Running, type Start } from "../container/container.ts";
 import { takeTerminal } from "../container/foreground.ts";
 import { ContainerError } from "../error.ts";
+import type { EngineServices } from "../execute/host.ts";
 import { detectHost } from "../host/host.ts";
 import { resolveUser, type User } from "../image/users.ts";
 import { close } from "../kernel/file.ts";
 import { permittedCapabilities, processState, wait } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { capabilityNames } from "../linux/capabilities.ts";
-import { addressOf, releaseEndpoint, reservedContainers, reserveEndpoint } from "../network/connection.ts";
+import { addressOf, makeEndpoint, publishPorts, releaseEndpoint, removeEndpoint, reservedContainers, reserveEndpoint } from "../network/connection.ts";
 import { parsePublish } from "../network/ports.ts";
 import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
 import { compile } from "../plan/compile.ts";
@@ -71,7 +72,7 @@ export class Engine {
       const definition = this.#definition(container, path, endpoint);
       if (root.kind === "image") writeNetworkFiles(path, container, endpoint);
       const start: Start = {
-        data: this.places.data,
+        services: this.#services,
         launcher: (launch) => {
           monitor.launch(launch);
           writeFileSync(`${path}/monitor.pid`, String(monitor.pid), { mode: 0o600 });
@@ -164,7 +165,7 @@ export class Engine {
       const kept = container !== undefined && !container.hostConfig.AutoRemove;
       const oci = this.#oci(id);
       if (kept) oci?.keepTrace(this.containers.directory(id));
-      oci?.delete({ force: true, data: this.places.data });
+      oci?.delete({ force: true });
       releaseEndpoint(this.places.data, id);
       if (!kept) this.containers.remove(id);
     } finally {
@@ -222,6 +223,16 @@ export class Engine {
       close(pidfd);
     }
     return found;
+  }
+
+  get #services(): EngineServices {
+    const { data } = this.places;
+    return {
+      mountUnion: ({ driver, layers, container }, userns) => DRIVERS[driver].mount({ layers, container }, userns),
+      makeEndpoint: (endpoint, pid) => makeEndpoint(endpoint, pid, data),
+      publishPorts: (endpoint) => publishPorts(endpoint, data),
+      removeEndpoint: (endpoint) => removeEndpoint(endpoint, data),
+    };
   }
 
   #oci(id: string): Container | undefined {

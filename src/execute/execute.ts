@@ -64,7 +64,9 @@ export function execute(
   } catch (error) {
     addon().traceStep(-1);
     init?.kill();
-    undo(plan.slice(0, reached + 1), context);
+    // what was refused because it is in use is another container's: taking it back would end that one
+    const foreign = error instanceof ContainerError && error.step === "makeCgroup" && error.code === "EBUSY";
+    undo(plan.slice(0, foreign ? reached : reached + 1), context);
     init?.close();
     throw diagnosed(error, context.slots.get("root"), plan);
   } finally {

@@ -8,9 +8,7 @@ import { wait } from "../kernel/process.ts";
 import { connectStream, listenIn, socketPair } from "../kernel/socket.ts";
 import { call, tryCall } from "../kernel/syscall.ts";
 import { PROPAGATION } from "../linux/mount-options.ts";
-import { makeEndpoint, publishPorts, removeEndpoint } from "../network/connection.ts";
-import type { HostArgs, HostStep, HostStepName } from "../plan/step.ts";
-import { DRIVERS } from "../storage/storage.ts";
+import type { EndpointArgs, HostArgs, HostStep, HostStepName, UnionArgs } from "../plan/step.ts";
 import { runHook } from "./hook.ts";
 
 /** What host steps need to know beyond their arguments, and where they leave descriptors. */
@@ -29,8 +27,18 @@ export interface HostContext {
   record: (pid: number) => void;
   /** Our end of the socket that the terminal's master arrives on, for "creator" consoles. */
   terminal?: number;
-  /** Data directory of the engine, for network state. */
-  data?: string;
+  /** What only containers of the engine need; its code is not loaded for others. */
+  services?: EngineServices;
+}
+
+/** Layers and networks: effects that the engine brings along. */
+export interface EngineServices {
+  /** The layers' union as a mount that is attached nowhere. */
+  mountUnion: (union: Omit<UnionArgs, "slot" | "idmapped">, userns: number | undefined) => number;
+  makeEndpoint: (endpoint: EndpointArgs, pid: number) => void;
+  publishPorts: (endpoint: EndpointArgs) => void;
+  /** Takes both back; can be repeated. */
+  removeEndpoint: (endpoint: EndpointArgs) => void;
 }
 
 interface Handler<N extends HostStepName> {
@@ -42,11 +50,7 @@ interface Handler<N extends HostStepName> {
 const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   makeCgroup: {
     run: ({ path }) => void createDirectory(path),
-    undo: ({ path }) => {
-      removeDirectories([path], { exit: awaitExits, change: awaitChange });
-      // the parent of the engine's containers goes with the last of them; other parents are somebody else's
-      if (path.endsWith(`/caisson/${basename(path)}`)) removeEmptyDirectories([dirname(path)]);
-    },
+    undo: ({ path }) => removeCgroup(path),
   },
   writeCgroup: { run: (write) => applyWrite(write) },
   filterDevices: { run: ({ path, program }) => attachDeviceProgram(path, program) },
@@ -59,9 +63,9 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
     },
   },
   mountUnion: {
-    run: ({ slot, driver, layers, container, idmapped }, { slots, process }) => {
+    run: ({ slot, idmapped, ...union }, { slots, process, services }) => {
       const userns = idmapped ? open(`/proc/${process?.pid}/ns/user`, O.RDONLY) : undefined;
-      slots.set(slot, DRIVERS[driver].mount({ layers, container }, userns));
+      slots.set(slot, offered(services).mountUnion(union, userns));
       if (userns !== undefined) call("close", userns);
     },
   },
@@ -107,17 +111,22 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   },
   enterCgroup: { run: ({ path }, { process }) => void writeFile(`${path}/cgroup.procs`, String(process?.pid)) },
   makeEndpoint: {
-    run: (args, { process, data = "" }) => makeEndpoint(args, process?.pid ?? 0, data),
-    undo: (args, { data = "" }) => removeEndpoint(args, data),
+    run: (args, { process, services }) => offered(services).makeEndpoint(args, process?.pid ?? 0),
+    undo: (args, { services }) => services?.removeEndpoint(args),
   },
   // its rules go with the endpoint
-  publishPorts: { run: (args, { data = "" }) => publishPorts(args, data) },
+  publishPorts: { run: (args, { services }) => offered(services).publishPorts(args) },
   runHostHook: {
     run: ({ path, args, env, timeoutMs, kind }, { state, process }) =>
       runHook({ path, args, env, timeoutMs, kind }, state("creating", process?.pid ?? 0)),
   },
   recordCreated: { run: (_, { record, process }) => record(process?.pid ?? 0) },
 };
+
+function offered(services: EngineServices | undefined): EngineServices {
+  if (services === undefined) throw new ContainerError({ message: "layers and networks need the engine", code: "ENOSYS" });
+  return services;
+}
 
 function handlerOf<N extends HostStepName>(step: { name: N }): Handler<N> {
   return HANDLERS[step.name];
@@ -131,6 +140,13 @@ export function runHostStep(step: HostStep, context: HostContext): void {
 /** Takes back what a host step did; a cleanup that fails must not hide why it was needed. */
 export function undoHostStep(step: HostStep, context: HostContext): void {
   handlerOf(step).undo?.(step.args as never, context);
+}
+
+/** Removes a container's cgroup with whatever is in it; can be repeated. */
+export function removeCgroup(path: string): void {
+  removeDirectories([path], { exit: awaitExits, change: awaitChange });
+  // the parent of the engine's containers goes with the last of them; other parents are somebody else's
+  if (basename(dirname(path)) === "caisson") removeEmptyDirectories([dirname(path)]);
 }
 
 /** Waits until none of these processes lives. */

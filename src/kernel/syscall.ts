@@ -1,6 +1,6 @@
-import { constants } from "node:os";
 import { arch } from "node:process";
 import { ContainerError } from "../error.ts";
+import { ERRNO_NAMES } from "../linux/errno.ts";
 import { type Argument, addon } from "./addon.ts";
 
 /** System call numbers, [x86-64, arm64]; -1 where the architecture has no such call. Source: the kernel's unistd headers. */
@@ -8,6 +8,7 @@ const NUMBERS = {
   read: [0, 63],
   write: [1, 64],
   close: [3, 57],
+  execve: [59, 221],
   lseek: [8, 62],
   ioctl: [16, 29],
   pread64: [17, 67],
@@ -86,8 +87,7 @@ export function syscallNumber(name: SyscallName): number {
 
 /** "EPERM" for 1; "E999" for a number this system has no name for. */
 export function errnoName(errno: number): string {
-  for (const [name, number] of Object.entries(constants.errno)) if (number === errno) return name;
-  return errno === 95 ? "EOPNOTSUPP" : `E${errno}`;
+  return ERRNO_NAMES[errno] ?? `E${errno}`;
 }
 
 /** Calls the kernel; the result, or -errno. For calls whose failure is an answer. */

@@ -65,7 +65,7 @@ function stringRegion(bytes: Buffer, start: number): Region {
 /** Values of environment variables may be secrets, and traces are shown around. */
 function printVector(argument: string, strings: readonly string[]): string {
   return argument === "environment"
-    ? `[${strings.length} variables]`
+    ? `<${strings.length} variables>`
     : `[${strings.map((text) => JSON.stringify(text)).join(", ")}]`;
 }
 

@@ -34,13 +34,14 @@ export function renderTrace(
     printOutcome(each),
   ]);
   const lines = table(HEAD, rows);
-  if (!verbose) return [...lines, "", summary(traced, originNs)].join("\n");
+  const end = ["", summary(traced, originNs), ""];
+  if (!verbose) return [...lines, ...end].join("\n");
   const pointed = planMemory(traced);
   const detailed = traced.flatMap(({ calls, side }, row) => [
     lines[row + 1] ?? "",
     ...calls.map((call) => `      ${printCall(call, machine, side === "init" ? pointed : () => undefined)}`),
   ]);
-  return [lines[0], ...detailed, "", summary(traced, originNs)].join("\n");
+  return [lines[0], ...detailed, ...end].join("\n");
 }
 
 /** A trace for programs: one JSON object a line and step. Times in ns since the first call; arguments in hexadecimal. */

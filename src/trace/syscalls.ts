@@ -119,7 +119,7 @@ function printArgument(parameter: string, value: bigint, pointed: (address: bigi
   const word = BigInt.asIntN(32, value);
   if (parameter === "d") return word === AT_FDCWD ? "AT_FDCWD" : `${word}`;
   if (parameter === "n") return `${BigInt.asIntN(64, value)}`;
-  if (parameter === "o") return `0${BigInt.asUintN(32, value).toString(8)}`;
+  if (parameter === "o") return value === 0n ? "0" : `0${BigInt.asUintN(32, value).toString(8)}`;
   if (parameter === "p") return value === 0n ? "NULL" : (pointed(value) ?? `0x${value.toString(16)}`);
   return value === 0n ? "0" : `0x${value.toString(16)}`;
 }

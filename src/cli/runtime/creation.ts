@@ -1,6 +1,7 @@
 import { renameSync, writeFileSync } from "node:fs";
 import { cwd } from "node:process";
 import { Container, type Running, type Start } from "../../container/container.ts";
+import { fitProcess } from "../../container/foreground.ts";
 import { ContainerError } from "../../error.ts";
 import type { Definition } from "../../plan/definition.ts";
 import { readBundle } from "../../spec/bundle.ts";
@@ -63,7 +64,7 @@ export function createFromBundle(
       root,
       {
         id,
-        spec,
+        spec: target === "creator" && spec.process !== undefined ? { ...spec, process: fitProcess(spec.process) } : spec,
         bundle,
         start,
         ...(target === undefined ? {} : { console: target }),

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { Container } from "../../container/container.ts";
-import { attend, takeTerminal } from "../../container/foreground.ts";
+import { attend, fitProcess, takeTerminal } from "../../container/foreground.ts";
 import { ContainerError } from "../../error.ts";
 import { parseProcess } from "../../spec/parse.ts";
 import type { Process } from "../../spec/spec.ts";
@@ -53,7 +53,7 @@ export const exec: Command = {
       });
     let master: number | undefined;
     const running = describe(() =>
-      container.exec(process, {
+      container.exec(socket === undefined ? fitProcess(process) : process, {
         preserved: preservedDescriptors(flags["preserve-fds"]),
         console: socket === undefined ? "creator" : { socket },
         takeTerminal: (ours) => {

@@ -15,14 +15,17 @@ export const list: Command = {
   flags: FLAGS,
   run(words, { root }) {
     const { flags } = parseFlags(FLAGS, words);
-    const containers = Container.list(root).map(describeContainer);
+    const containers = Container.list(root).map((container) => {
+      const { owner, ...more } = describeContainer(container);
+      return { ...more, owner: owner === "" ? "root" : owner };
+    });
     if (flags.quiet) for (const { id } of containers) print(String(id));
     else if (flags.format === "json") printJson(containers.length === 0 ? null : containers);
     else if (flags.format === undefined || flags.format === "table")
       printTable(
         ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"],
         containers.map(({ id, pid, status, bundle, created, owner }) =>
-          [id, pid ?? 0, status, bundle, created, owner === "" ? "root" : owner].map(String),
+          [id, pid ?? 0, status, bundle, created, owner].map(String),
         ),
       );
     else throw new ContainerError({ message: "invalid format option", code: "ERR_USAGE" });

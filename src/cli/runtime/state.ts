@@ -1,4 +1,4 @@
-import { userInfo } from "node:os";
+import { readFileSync } from "node:fs";
 import { Container } from "../../container/container.ts";
 import { printJson } from "../print.ts";
 import { parseFlags } from "./flags.ts";
@@ -15,7 +15,7 @@ export const state: Command = {
 };
 
 /** The OCI state with what runc adds to it. */
-export function describeContainer(container: Container): { [field: string]: unknown } {
+export function describeContainer(container: Container) {
   const { rootfs, createdAt, bundle, uid } = container.record;
   const { annotations, ...state } = container.state;
   return {
@@ -27,6 +27,11 @@ export function describeContainer(container: Container): { [field: string]: unkn
   };
 }
 
+/** As passwd(5) of the host has it; root goes without saying, as with runc. */
 function ownerName(uid: number): string {
-  return uid === 0 ? "" : userInfo().username;
+  if (uid === 0) return "";
+  const line = readFileSync("/etc/passwd", "utf8")
+    .split("\n")
+    .find((entry) => entry.split(":")[2] === String(uid));
+  return line?.split(":")[0] ?? String(uid);
 }

@@ -6,6 +6,8 @@ const EXECUTABLE: { [code: string]: string } = {
   EACCES: "permission denied",
   ENOEXEC: "exec format error",
   ENOTDIR: "not a directory",
+  EPERM: "operation not permitted",
+  ELOOP: "too many levels of symbolic links",
 };
 
 /** Runs an operation of the container; what goes wrong while it starts is told in runc's words, with our own after them. */
