@@ -82,6 +82,8 @@ run(
   "build",
   "--compile",
   "--bytecode",
+  // a command lives for milliseconds: code that runs ten times is not worth compiling
+  "--compile-jit-policy=10",
   "--minify",
   "--no-compile-autoload-bunfig",
   "--no-compile-autoload-dotenv",

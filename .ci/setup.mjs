@@ -43,7 +43,7 @@ function wantedPackages() {
 function installPackages() {
   const wanted = wantedPackages();
   // exit status 1 only says that some are unknown
-  const query = ["-W", "-f", "$" + "{Package} $" + "{db:Status-Status}\n", ...wanted.flat()];
+  const query = ["-W", "-f", "${Package} ${db:Status-Status}\n", ...wanted.flat()];
   const { stdout } = spawnSync("dpkg-query", query, { encoding: "utf8" });
   const installed = new Set([...(stdout ?? "").matchAll(/^(\S+) installed$/gm)].map(([, name]) => name));
   const missing = wanted.filter((names) => !names.some((name) => installed.has(name))).map(([name]) => name);

@@ -192,6 +192,8 @@ struct launch {
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, nullptr);
+	/* what a container makes, and what is made for it, has the usual permissions, whoever calls us */
+	umask(022);
 	/* move the sources out of the way first: a target may be another one's source */
 	int file = what->path != nullptr ? -1 : fcntl(what->file, F_DUPFD_CLOEXEC, what->count);
 	for (int i = 0; i < what->count; i++)
@@ -247,6 +249,10 @@ Napi::Value Spawn(const Napi::CallbackInfo &info)
 		       envp.data(),
 		       {},
 		       false};
+	/* where our caller ignored SIGCHLD, so do we, and the kernel would not keep how our children end: waitid(2) */
+	struct sigaction child_ends;
+	if (sigaction(SIGCHLD, nullptr, &child_ends) == 0 && child_ends.sa_handler == SIG_IGN)
+		signal(SIGCHLD, SIG_DFL);
 	int64_t soft = info[4].As<Napi::Number>().Int64Value();
 	if (soft >= 0 && getrlimit(RLIMIT_NOFILE, &what.nofile) == 0 &&
 	    static_cast<rlim_t>(soft) <= what.nofile.rlim_max) {

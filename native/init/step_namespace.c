@@ -32,12 +32,13 @@ long step_set_time_offsets(struct run *run, const union plan_arg *arg)
  * The child goes on with the next step; this process tells the host who the child is, and ends. The pidfd is made
  * with the child, so it cannot name another process.
  */
-long step_clone(struct run *run, const union plan_arg *arg)
+static long clone_child(struct run *run, uint64_t flags, int cgroup)
 {
 	int pidfd = -1;
 	struct clone_args args = {
-	    .flags = arg[0].number | CLONE_PARENT | CLONE_PIDFD,
+	    .flags = flags | CLONE_PARENT | CLONE_PIDFD,
 	    .pidfd = (uint64_t)(uintptr_t)&pidfd,
+	    .cgroup = (uint32_t)cgroup,
 	};
 	long pid = sys(run, __NR_clone3, &args, sizeof args);
 	if (pid <= 0)
@@ -45,6 +46,26 @@ long step_clone(struct run *run, const union plan_arg *arg)
 	bool told = send_turn(run, TURN_CHILD, pid, pidfd);
 	for (;;)
 		sys(NULL, __NR_exit_group, told ? 0 : 1);
+}
+
+long step_clone(struct run *run, const union plan_arg *arg)
+{
+	return clone_child(run, arg[0].number, 0);
+}
+
+long step_clone_into(struct run *run, const union plan_arg *arg)
+{
+	int cgroup = run->slots[arg[1].slot];
+	RESULT(clone_child(run, arg[0].number | CLONE_INTO_CGROUP, cgroup));
+	return sys(run, __NR_close, cgroup);
+}
+
+/* "0" is the writing thread itself: cgroups(7). */
+long step_enter_cgroup(struct run *run, const union plan_arg *arg)
+{
+	int tasks = run->slots[arg[0].slot];
+	RESULT(sys(run, __NR_write, tasks, "0", 1));
+	return sys(run, __NR_close, tasks);
 }
 
 long step_die_with_parent(struct run *run, const union plan_arg *arg)

@@ -174,9 +174,9 @@ long step_find_executable(struct run *run, const union plan_arg *arg)
 		struct stat seen;
 		long found = sys(run, __NR_newfstatat, AT_FDCWD, *candidate, &seen, 0);
 		if (found >= 0)
-			found = (seen.st_mode & S_IFMT) != S_IFREG
-				    ? -EACCES
-				    : sys(run, __NR_faccessat, AT_FDCWD, *candidate, X_OK);
+			found = S_ISDIR(seen.st_mode)    ? -EISDIR
+				: !S_ISREG(seen.st_mode) ? -EACCES
+							 : sys(run, __NR_faccessat, AT_FDCWD, *candidate, X_OK);
 		if (found >= 0) {
 			run->executable = *candidate;
 			return 0;

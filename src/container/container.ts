@@ -81,6 +81,7 @@ export class Container {
       createdAt: new Date().toISOString(),
       uid: getuid?.() ?? 0,
       annotations: spec.annotations ?? {},
+      hooks: spec.hooks?.poststart !== undefined || spec.hooks?.poststop !== undefined,
       cgroups: cgroupDirectories(host.cgroups, spec.linux?.cgroupsPath, id),
     };
     try {
@@ -100,6 +101,7 @@ export class Container {
         close(trace);
       }
       if (context.terminal !== undefined) start.takeTerminal?.(context.terminal);
+      if (record.hooks && whole.start === "now") container.#runHooks(store, "poststart");
       return { container, process };
     } catch (error) {
       store.remove();
@@ -112,7 +114,10 @@ export class Container {
   /** @throws ContainerError when there is none */
   static open(root: string, id: string): Container {
     checkId(id);
-    if (Store.read(root, id) === undefined) throw missing();
+    if (Store.read(root, id) === undefined) {
+      Store.sweep(root, id);
+      throw missing();
+    }
     return new Container(root, id);
   }
 
@@ -189,7 +194,7 @@ export class Container {
           message: "the container's process was killed before it could be executed",
           code: "ECHILD",
         });
-      this.#runHooks(store, "poststart");
+      if (this.record.hooks) this.#runHooks(store, "poststart");
     });
   }
 
@@ -216,17 +221,18 @@ export class Container {
   /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
   delete({ force = false }: { force?: boolean } = {}): void {
     this.#locked((store) => {
-      const status = this.status;
+      const { record } = this;
+      const status = statusOf(record, Store.waits(this.#root, this.id));
       if (!force && status !== "created") requireStatus("delete", this.id, status);
       if (status !== "stopped" && status !== "creating") {
         const pidfd = this.openProcess();
         signal(pidfd, 9);
-        awaitExits([this.record.pid]);
+        awaitExits([record.pid]);
         close(pidfd);
       }
-      for (const { path } of this.record.cgroups) removeCgroup(path);
+      for (const { path } of record.cgroups) removeCgroup(path);
       try {
-        this.#runHooks(store, "poststop");
+        if (record.hooks) this.#runHooks(store, "poststop");
       } finally {
         // it is gone all the same: a hook must not keep a container from being deleted
         store.remove();
@@ -245,7 +251,7 @@ export class Container {
         pid: record.pid,
         process,
         spec,
-        cgroups: record.cgroups.map(({ path }) => path),
+        cgroups: record.cgroups,
         preserved: preserved.length,
         ...userFacts({ spec: { ...spec, process }, bundle: record.bundle, pid: record.pid }),
         ...(console === undefined ? {} : { console }),
@@ -359,4 +365,3 @@ function executed(reports: readonly Report[]): boolean {
   const last = reports.filter(({ side }) => side === "init").at(-1);
   return last !== undefined && last.result === undefined && last.nr === syscallNumber("execve");
 }
-

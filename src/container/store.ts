@@ -1,7 +1,18 @@
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { ContainerError } from "../error.ts";
-import { close, lock, O, open } from "../kernel/file.ts";
-import { tryCall } from "../kernel/syscall.ts";
+import { AT_FDCWD, AT_REMOVEDIR, close, lock, O } from "../kernel/file.ts";
+import { kernelError, tryCall } from "../kernel/syscall.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
 import { compile } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
@@ -27,10 +38,14 @@ export interface Record {
   /** User who asked for it. */
   uid: number;
   annotations: { [key: string]: string };
+  /** Whether there are hooks to run after start or after the end. */
+  hooks: boolean;
   cgroups: readonly CgroupDirectory[];
 }
 
 const VERSION = 1;
+const FILES = ["state.json", "definition.json", "trace", "start.sock"];
+const ENOENT = 2;
 
 /** One container's directory beneath the state root: state.json, definition.json, trace, start.sock. */
 export class Store {
@@ -43,17 +58,35 @@ export class Store {
     this.directory = directory;
   }
 
-  /** Makes a container's directory, locked. @returns undefined when there is one already */
+  /**
+   * Makes a container's directory, locked; takes over one in which there is nothing yet: whoever made it was killed.
+   * @returns undefined when there is a container already, or about to be
+   */
   static make(root: string, id: string): Store | undefined {
     const path = `${root}/${id}`;
-    if (tryCall("mkdirat", -100, path, 0o700) < 0) {
+    for (;;) {
+      if (tryCall("mkdirat", -100, path, 0o700) < 0 && !existsSync(path)) {
+        mkdirSync(root, { recursive: true, mode: 0o700 });
+        continue;
+      }
+      const directory = tryCall("openat", -100, path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
+      if (directory === -ENOENT) continue; // deleted in between
+      if (directory < 0) throw kernelError("openat", -directory, path);
+      if (lock(directory, false) && isStill(path, directory) && Store.read(root, id) === undefined)
+        return new Store(path, directory);
+      close(directory);
       if (existsSync(path)) return;
-      mkdirSync(root, { recursive: true, mode: 0o700 });
-      mkdirSync(path, { mode: 0o700 });
     }
-    const directory = open(path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW);
-    lock(directory, true);
-    return new Store(path, directory);
+  }
+
+  /** Removes a directory in which its maker was killed before anything was recorded: nothing else of it exists. */
+  static sweep(root: string, id: string): void {
+    const path = `${root}/${id}`;
+    const directory = tryCall("openat", -100, path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
+    if (directory < 0) return;
+    if (lock(directory, false) && isStill(path, directory) && Store.read(root, id) === undefined)
+      rmSync(path, { recursive: true, force: true });
+    close(directory);
   }
 
   /** Opens a container's directory and locks it. @returns undefined when there is none */
@@ -138,7 +171,9 @@ export class Store {
   }
 
   remove(): void {
-    rmSync(this.path, { recursive: true, force: true });
+    for (const name of FILES) tryCall("unlinkat", this.directory, name, 0);
+    // what a killed process of ours left beside them
+    if (tryCall("unlinkat", AT_FDCWD, this.path, AT_REMOVEDIR) < 0) rmSync(this.path, { recursive: true, force: true });
   }
 
   close(): void {
@@ -161,7 +196,9 @@ function printDefinition(kept: Kept): string {
   try {
     return JSON.stringify(kept);
   } catch {
-    return JSON.stringify(kept, (_, value: unknown) => (typeof value === "bigint" ? { $integer: value.toString() } : value));
+    return JSON.stringify(kept, (_, value: unknown) =>
+      typeof value === "bigint" ? { $integer: value.toString() } : value,
+    );
   }
 }
 
@@ -177,6 +214,12 @@ function readDefinition(directory: string): Kept | undefined {
 export function readPlan(directory: string): Plan {
   const kept = readDefinition(directory);
   return kept === undefined ? [] : compile(kept.definition, kept.host);
+}
+
+/** Whether the path still leads to an open directory: it may have been deleted, and another made, before it was locked. */
+function isStill(path: string, directory: number): boolean {
+  const there = statSync(path, { throwIfNoEntry: false });
+  return there !== undefined && there.ino === fstatSync(directory).ino;
 }
 
 /** What an id may look like: it becomes a path and a cgroup's name. */

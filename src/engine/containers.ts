@@ -1,4 +1,14 @@
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { ContainerError } from "../error.ts";
 import { close, lock, O, open } from "../kernel/file.ts";
 import type { ContainerJson } from "./config.ts";
@@ -39,7 +49,10 @@ export class Containers {
   make(container: ContainerJson): number {
     const { id, name } = container;
     if (!NAME.test(name))
-      throw new ContainerError({ message: `cannot use the name ${JSON.stringify(name)}: it must be letters, digits, _ . - and begin with a letter or digit`, code: "EINVAL" });
+      throw new ContainerError({
+        message: `cannot use the name ${JSON.stringify(name)}: it must be letters, digits, _ . - and begin with a letter or digit`,
+        code: "EINVAL",
+      });
     for (const directory of [this.#containers, this.#names]) mkdirSync(directory, { recursive: true, mode: 0o700 });
     mkdirSync(this.directory(id), { mode: 0o700 });
     const descriptor = open(this.directory(id), O.RDONLY | O.DIRECTORY);
@@ -49,7 +62,10 @@ export class Containers {
     } catch {
       rmSync(this.directory(id), { recursive: true });
       close(descriptor);
-      throw new ContainerError({ message: `the container name ${name} is already in use: remove that container or choose another name`, code: "EEXIST" });
+      throw new ContainerError({
+        message: `the container name ${name} is already in use: remove that container or choose another name`,
+        code: "EEXIST",
+      });
     }
     this.#write(`${this.#names}/${name}`, id);
     this.write(container);
@@ -65,7 +81,10 @@ export class Containers {
     if (!existsSync(path)) return;
     const container: ContainerJson = JSON.parse(readFileSync(path, "utf8"));
     if (container.version !== 1)
-      throw new ContainerError({ message: `${path} is of version ${container.version}, which this Caisson does not know`, path });
+      throw new ContainerError({
+        message: `${path} is of version ${container.version}, which this Caisson does not know`,
+        path,
+      });
     return container;
   }
 
@@ -88,10 +107,15 @@ export class Containers {
 
   /** By name, id, or the beginning of an id that fits only one. @throws ContainerError ENOENT */
   find(word: string): ContainerJson {
-    const named = NAME.test(word) && existsSync(`${this.#names}/${word}`) ? readFileSync(`${this.#names}/${word}`, "utf8") : undefined;
-    const ids = named === undefined ? this.ids().filter((id) => /^[0-9a-f]+$/.test(word) && id.startsWith(word)) : [named];
+    const named =
+      NAME.test(word) && existsSync(`${this.#names}/${word}`)
+        ? readFileSync(`${this.#names}/${word}`, "utf8")
+        : undefined;
+    const ids =
+      named === undefined ? this.ids().filter((id) => /^[0-9a-f]+$/.test(word) && id.startsWith(word)) : [named];
     const [id] = ids;
-    if (ids.length > 1) throw new ContainerError({ message: `more than one container's id begins with ${word}`, code: "EINVAL" });
+    if (ids.length > 1)
+      throw new ContainerError({ message: `more than one container's id begins with ${word}`, code: "EINVAL" });
     const container = id === undefined ? undefined : this.read(id);
     if (container === undefined) throw new ContainerError({ message: `there is no container ${word}`, code: "ENOENT" });
     return container;
@@ -110,7 +134,8 @@ export class Containers {
   remove(id: string): void {
     const name = this.read(id)?.name;
     const path = `${this.#names}/${name}`;
-    if (name !== undefined && existsSync(path) && [id, ""].includes(readFileSync(path, "utf8"))) rmSync(path, { force: true });
+    if (name !== undefined && existsSync(path) && [id, ""].includes(readFileSync(path, "utf8")))
+      rmSync(path, { force: true });
     rmSync(this.directory(id), { recursive: true, force: true });
   }
 

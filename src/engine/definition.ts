@@ -1,4 +1,4 @@
-import { readdirSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { ContainerError } from "../error.ts";
 import type { User } from "../image/users.ts";
 import { CAPABILITIES } from "../linux/capabilities.ts";
@@ -23,14 +23,15 @@ export interface Circumstances {
   permitted: readonly string[];
   /** Mounts that volumes have become. */
   volumes: readonly Mount[];
-  /** Contents of a seccomp profile's file. */
-  seccompFile?: string;
+  /** A seccomp profile of the caller's own. */
+  seccomp?: Seccomp;
 }
 
 /** A container of the engine as a definition: its spec, its layers and its endpoint. Pure, but for a privileged container's list of the host's devices. */
 export function definitionOf(container: ContainerJson, circumstances: Circumstances): Omit<Definition, "preserved"> {
   const { id, root, config } = container;
-  if (root.kind !== "image") throw new ContainerError({ message: `container ${container.name} has no image`, code: "EINVAL" });
+  if (root.kind !== "image")
+    throw new ContainerError({ message: `container ${container.name} has no image`, code: "EINVAL" });
   const { directory, endpoint, user } = circumstances;
   return {
     id,
@@ -45,12 +46,18 @@ export function definitionOf(container: ContainerJson, circumstances: Circumstan
   };
 }
 
-function specOf({ id, config, hostConfig }: ContainerJson, { directory, user, machine, networkOf, volumes, seccompFile, permitted }: Circumstances): Spec {
+/** What Docker's containers have; ours, which they would inherit, depends on who calls. */
+const UMASK = 0o022;
+
+function specOf(
+  { id, config, hostConfig }: ContainerJson,
+  { directory, user, machine, networkOf, volumes, seccomp: profile, permitted }: Circumstances,
+): Spec {
   const spec = engineTemplate();
   const { Privileged } = hostConfig;
   const capabilities = capabilitiesOf(hostConfig, permitted);
   const options = securityOptions(hostConfig.SecurityOpt);
-  const seccomp = seccompOf(options, Privileged, capabilities, machine, seccompFile);
+  const seccomp = seccompOf(options, Privileged, capabilities, machine, profile);
   const { maskedPaths, readonlyPaths, ...linux } = spec.linux ?? {};
   const devices = Privileged ? hostDevices("/dev") : [];
   return {
@@ -62,12 +69,20 @@ function specOf({ id, config, hostConfig }: ContainerJson, { directory, user, ma
       cwd: config.WorkingDir === "" ? "/" : config.WorkingDir,
       env: config.Env,
       terminal: config.Tty,
-      user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+      user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids, umask: UMASK },
       // a user other than root holds nothing at first, and gets what a set-user-id program may have from the bounding set
-      capabilities: user.uid === 0 ? { bounding: capabilities, effective: capabilities, permitted: capabilities } : { bounding: capabilities },
+      capabilities:
+        user.uid === 0
+          ? { bounding: capabilities, effective: capabilities, permitted: capabilities }
+          : { bounding: capabilities },
       noNewPrivileges: options.has("no-new-privileges"),
     },
-    mounts: [...mountsOf(spec.mounts ?? [], hostConfig), ...fileMounts(directory, hostConfig), ...tmpfsMounts(hostConfig), ...volumes],
+    mounts: [
+      ...mountsOf(spec.mounts ?? [], hostConfig),
+      ...fileMounts(directory, hostConfig),
+      ...tmpfsMounts(hostConfig),
+      ...volumes,
+    ],
     linux: {
       ...linux,
       cgroupsPath: `/caisson/${id}`,
@@ -86,29 +101,65 @@ function securityOptions(given: readonly string[]): Map<string, string> {
   for (const option of given) {
     const [, name = "", value = "true"] = /^([^=:]+)(?:[=:](.*))?$/s.exec(option) ?? [];
     if (!["seccomp", "no-new-privileges", "apparmor"].includes(name))
-      throw new ContainerError({ message: `cannot use security option ${option}: known are seccomp, no-new-privileges and apparmor`, code: "EINVAL" });
+      throw new ContainerError({
+        message: `cannot use security option ${option}: known are seccomp, no-new-privileges and apparmor`,
+        code: "EINVAL",
+      });
     if (value !== "false") options.set(name, value);
   }
   return options;
 }
 
-/** The file of seccomp=FILE, if that is asked for. */
-export function seccompProfile(given: readonly string[]): string | undefined {
-  const profile = securityOptions(given).get("seccomp");
-  return profile === undefined || profile === "unconfined" ? undefined : profile;
+/** The profile that seccomp=FILE asks for. @throws ContainerError when the file cannot be read or is no profile */
+export function readSeccompProfile(given: readonly string[]): Seccomp | undefined {
+  const path = securityOptions(given).get("seccomp");
+  if (path === undefined || path === "unconfined") return;
+  const fault = (why: string, cause: unknown) =>
+    new ContainerError({ message: `cannot use seccomp profile ${path}: ${why}`, code: "EINVAL", path, cause });
+  let text = "";
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new ContainerError({
+      message: `cannot read seccomp profile ${path}: ${codeOf(error)}`,
+      code: codeOf(error),
+      path,
+      cause: error,
+    });
+  }
+  let profile: unknown;
+  try {
+    profile = JSON.parse(text);
+  } catch (error) {
+    throw fault("it is not JSON", error);
+  }
+  try {
+    return parse(JSON.stringify({ ociVersion: "1.3.0", linux: { seccomp: profile } })).linux?.seccomp;
+  } catch (error) {
+    throw error instanceof ContainerError ? fault(error.message.replaceAll("/linux/seccomp", ""), error) : error;
+  }
 }
 
-function seccompOf(options: Map<string, string>, privileged: boolean, capabilities: string[], machine: "x86_64" | "aarch64", file: string | undefined): Seccomp | undefined {
-  if (options.get("seccomp") === "unconfined" || (privileged && file === undefined)) return;
-  if (file === undefined) return defaultProfile(capabilities, machine);
-  const { seccomp } = parse(JSON.stringify({ ociVersion: "1.3.0", linux: { seccomp: JSON.parse(file) } })).linux ?? {};
-  return seccomp;
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : String(error);
+}
+
+function seccompOf(
+  options: Map<string, string>,
+  privileged: boolean,
+  capabilities: string[],
+  machine: "x86_64" | "aarch64",
+  profile: Seccomp | undefined,
+): Seccomp | undefined {
+  if (options.get("seccomp") === "unconfined") return;
+  return profile ?? (privileged ? undefined : defaultProfile(capabilities, machine));
 }
 
 function capabilitiesOf({ CapAdd, CapDrop, Privileged }: HostConfig, permitted: readonly string[]): string[] {
   const add = CapAdd.map(capabilityName);
   const drop = new Set(CapDrop.map(capabilityName));
-  const base: readonly string[] = Privileged || add.includes("ALL") ? permitted : (engineTemplate().process?.capabilities?.bounding ?? []);
+  const base: readonly string[] =
+    Privileged || add.includes("ALL") ? permitted : (engineTemplate().process?.capabilities?.bounding ?? []);
   const start = drop.has("ALL") ? [] : base.filter((name) => !drop.has(name));
   return [...new Set([...start, ...add.filter((name) => name !== "ALL")])];
 }
@@ -134,16 +185,25 @@ const AUTO_FIRST_ID = 100_000;
 const AUTO_SIZE = 65_536;
 
 /** A user namespace's maps, the same for users and groups. */
-export function mappingsOf(mode: string): { uidMappings?: { containerID: number; hostID: number; size: number }[]; gidMappings?: { containerID: number; hostID: number; size: number }[] } {
+export function mappingsOf(mode: string): {
+  uidMappings?: { containerID: number; hostID: number; size: number }[];
+  gidMappings?: { containerID: number; hostID: number; size: number }[];
+} {
   if (mode === "" || mode === "host") return {};
   const [, first, size] = /^(\d+):(\d+)$/.exec(mode) ?? [];
   if (mode !== "auto" && first === undefined)
-    throw new ContainerError({ message: `cannot use ${mode} as a user namespace: it must be host, auto or FIRST:SIZE`, code: "EINVAL" });
+    throw new ContainerError({
+      message: `cannot use ${mode} as a user namespace: it must be host, auto or FIRST:SIZE`,
+      code: "EINVAL",
+    });
   const mapping = { containerID: 0, hostID: Number(first ?? AUTO_FIRST_ID), size: Number(size ?? AUTO_SIZE) };
   return { uidMappings: [mapping], gidMappings: [mapping] };
 }
 
-function resourcesOf({ Memory, NanoCpus, CpusetCpus, PidsLimit, Privileged }: HostConfig, base: Resources = {}): Resources {
+function resourcesOf(
+  { Memory, NanoCpus, CpusetCpus, PidsLimit, Privileged }: HostConfig,
+  base: Resources = {},
+): Resources {
   const cpu = {
     ...(NanoCpus > 0 ? { quota: Math.round(NanoCpus / 10_000), period: 100_000 } : {}),
     ...(CpusetCpus === "" ? {} : { cpus: CpusetCpus }),
@@ -159,10 +219,16 @@ function resourcesOf({ Memory, NanoCpus, CpusetCpus, PidsLimit, Privileged }: Ho
 
 /** A privileged container may write to sysfs and its cgroups. With the host's network, sysfs must be bound: it shows the network's owner. */
 function mountsOf(mounts: readonly Mount[], { Privileged, UsernsMode, NetworkMode }: HostConfig): Mount[] {
-  const foreign = UsernsMode !== "" && UsernsMode !== "host" && (NetworkMode === "host" || NetworkMode.startsWith("container:"));
+  const foreign =
+    UsernsMode !== "" && UsernsMode !== "host" && (NetworkMode === "host" || NetworkMode.startsWith("container:"));
   return mounts.map((mount) => {
     if (mount.type === "sysfs" && foreign)
-      return { destination: mount.destination, type: "bind", source: "/sys", options: ["rbind", "ro", "nosuid", "noexec", "nodev"] };
+      return {
+        destination: mount.destination,
+        type: "bind",
+        source: "/sys",
+        options: ["rbind", "ro", "nosuid", "noexec", "nodev"],
+      };
     if (!Privileged || (mount.type !== "sysfs" && mount.type !== "cgroup")) return mount;
     return { ...mount, options: (mount.options ?? []).filter((option) => option !== "ro") };
   });

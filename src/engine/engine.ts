@@ -10,7 +10,15 @@ import { close } from "../kernel/file.ts";
 import { permittedCapabilities, processState, wait } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { capabilityNames } from "../linux/capabilities.ts";
-import { addressOf, makeEndpoint, publishPorts, releaseEndpoint, removeEndpoint, reservedContainers, reserveEndpoint } from "../network/connection.ts";
+import {
+  addressOf,
+  makeEndpoint,
+  publishPorts,
+  releaseEndpoint,
+  removeEndpoint,
+  reservedContainers,
+  reserveEndpoint,
+} from "../network/connection.ts";
 import { parsePublish } from "../network/ports.ts";
 import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
 import { compile } from "../plan/compile.ts";
@@ -18,11 +26,11 @@ import type { Definition } from "../plan/definition.ts";
 import type { EndpointArgs, Plan } from "../plan/step.ts";
 import { readBundle } from "../spec/bundle.ts";
 import type { Mount, Process } from "../spec/spec.ts";
-import type { Report } from "../trace/report.ts";
 import { DRIVERS } from "../storage/storage.ts";
+import type { Report } from "../trace/report.ts";
 import type { ContainerJson } from "./config.ts";
 import { Containers, type ExitRecord } from "./containers.ts";
-import { definitionOf, seccompProfile } from "./definition.ts";
+import { definitionOf, readSeccompProfile } from "./definition.ts";
 import { Attachment, Monitor } from "./monitor.ts";
 import { bindPorts } from "./ports.ts";
 
@@ -45,14 +53,25 @@ export class Engine {
   }
 
   /** A new container's record; nothing exists of it yet. */
-  describe(parts: Omit<ContainerJson, "version" | "id" | "name" | "created"> & { name: string | undefined }): ContainerJson {
+  describe(
+    parts: Omit<ContainerJson, "version" | "id" | "name" | "created"> & { name: string | undefined },
+  ): ContainerJson {
     const id = randomBytes(32).toString("hex");
-    return { version: 1, ...parts, id, name: parts.name ?? `caisson-${id.slice(0, 8)}`, created: new Date().toISOString() };
+    return {
+      version: 1,
+      ...parts,
+      id,
+      name: parts.name ?? `caisson-${id.slice(0, 8)}`,
+      created: new Date().toISOString(),
+    };
   }
 
   /** The plan of a container that is not made: what explain prints. */
   explain(container: ContainerJson): Plan {
-    return compile({ ...this.#definition(container, this.containers.directory(container.id), undefined), preserved: 0 }, detectHost());
+    return compile(
+      { ...this.#definition(container, this.containers.directory(container.id), undefined), preserved: 0 },
+      detectHost(),
+    );
   }
 
   /**
@@ -64,11 +83,23 @@ export class Engine {
     const directory = this.#make(container);
     const path = this.containers.directory(container.id);
     const { id, config, root, hostConfig } = container;
-    const monitor = new Monitor({ directory, tty: config.Tty, stdin: config.OpenStdin, cleanup: this.#words("cleanup", id) });
+    const monitor = new Monitor({
+      directory,
+      tty: config.Tty,
+      stdin: config.OpenStdin,
+      cleanup: this.#words("cleanup", id),
+    });
     try {
       if (root.kind === "image") DRIVERS[root.driver].prepare({ layers: root.layers, container: path });
       const bound = this.#bindPorts(container);
-      const endpoint = hostConfig.NetworkMode === "bridge" ? reserveEndpoint(this.places.data, id, bound.map(({ binding }) => binding)) : undefined;
+      const endpoint =
+        hostConfig.NetworkMode === "bridge"
+          ? reserveEndpoint(
+              this.places.data,
+              id,
+              bound.map(({ binding }) => binding),
+            )
+          : undefined;
       const definition = this.#definition(container, path, endpoint);
       if (root.kind === "image") writeNetworkFiles(path, container, endpoint);
       const start: Start = {
@@ -124,9 +155,14 @@ export class Engine {
       ...own,
       args,
       terminal: tty,
-      env: [...(own.env ?? []).filter((entry) => !env.some((other) => other.split("=")[0] === entry.split("=")[0])), ...env],
+      env: [
+        ...(own.env ?? []).filter((entry) => !env.some((other) => other.split("=")[0] === entry.split("=")[0])),
+        ...env,
+      ],
       cwd: cwd ?? own.cwd,
-      ...(identity === undefined ? {} : { user: { uid: identity.uid, gid: identity.gid, additionalGids: identity.additionalGids } }),
+      ...(identity === undefined
+        ? {}
+        : { user: { uid: identity.uid, gid: identity.gid, additionalGids: identity.additionalGids } }),
     };
     return oci.exec(process, { ...start, console: "creator" });
   }
@@ -144,7 +180,8 @@ export class Engine {
   /** Connects to a running container. @throws ContainerError when it does not run */
   attach(container: ContainerJson, wanted: { output?: boolean; input?: boolean }): Attachment {
     const attachment = this.tryAttach(container, wanted);
-    if (attachment === undefined) throw new ContainerError({ message: `container ${container.name} is not running`, code: "ERR_STATUS" });
+    if (attachment === undefined)
+      throw new ContainerError({ message: `container ${container.name} is not running`, code: "ERR_STATUS" });
     return attachment;
   }
 
@@ -177,7 +214,10 @@ export class Engine {
   remove(container: ContainerJson, force: boolean): void {
     const running = ["running", "paused"].includes(this.status(container));
     if (running && !force)
-      throw new ContainerError({ message: `container ${container.name} is running: stop it, or remove it by force`, code: "ERR_STATUS" });
+      throw new ContainerError({
+        message: `container ${container.name} is running: stop it, or remove it by force`,
+        code: "ERR_STATUS",
+      });
     if (running) {
       const attachment = this.tryAttach(container, {});
       this.running(container).kill(9);
@@ -269,14 +309,25 @@ export class Engine {
     this.containers.remove(id);
   }
 
-  #definition(container: ContainerJson, path: string, endpoint: EndpointArgs | undefined): Omit<Definition, "preserved"> {
+  #definition(
+    container: ContainerJson,
+    path: string,
+    endpoint: EndpointArgs | undefined,
+  ): Omit<Definition, "preserved"> {
     const { root, id, config, hostConfig } = container;
     if (root.kind === "bundle") {
       const { spec, bundle } = readBundle(root.bundle);
-      return { id, spec, bundle, start: "now", keyring: `_ses.${id.slice(0, 12)}`, ...(spec.process?.terminal === true ? { console: "creator" as const } : {}) };
+      return {
+        id,
+        spec,
+        bundle,
+        start: "now",
+        keyring: `_ses.${id.slice(0, 12)}`,
+        ...(spec.process?.terminal === true ? { console: "creator" as const } : {}),
+      };
     }
     const networkOf = /^container:(.+)$/.exec(hostConfig.NetworkMode)?.[1];
-    const profile = seccompProfile(hostConfig.SecurityOpt);
+    const seccomp = readSeccompProfile(hostConfig.SecurityOpt);
     return definitionOf(container, {
       directory: path,
       user: this.#user(container, config.User),
@@ -284,14 +335,18 @@ export class Engine {
       permitted: capabilityNames(permittedCapabilities()),
       volumes: hostConfig.Binds.map((text) => this.#volume(text)),
       ...(endpoint === undefined ? {} : { endpoint }),
-      ...(networkOf === undefined ? {} : { networkOf: { pid: this.running(this.containers.find(networkOf)).record.pid } }),
-      ...(profile === undefined ? {} : { seccompFile: readFileSync(profile, "utf8") }),
+      ...(networkOf === undefined
+        ? {}
+        : { networkOf: { pid: this.running(this.containers.find(networkOf)).record.pid } }),
+      ...(seccomp === undefined ? {} : { seccomp }),
     });
   }
 
   /** The user as the image's passwd and group know it; nothing is mounted for that. */
   #user({ root }: ContainerJson, text: string): User {
-    return root.kind === "image" ? resolveUser({ layers: root.layers }, text) : { uid: 0, gid: 0, additionalGids: [], home: "/" };
+    return root.kind === "image"
+      ? resolveUser({ layers: root.layers }, text)
+      : { uid: 0, gid: 0, additionalGids: [], home: "/" };
   }
 
   #userIn(path: string, text: string): User {
@@ -307,14 +362,22 @@ export class Engine {
   #volume(text: string): Mount {
     const [source = "", destination = "", options = ""] = text.split(":");
     if (destination === "" || !destination.startsWith("/") || text.split(":").length > 3)
-      throw new ContainerError({ message: `cannot use volume ${text}: it must be SOURCE:DESTINATION[:OPTIONS] with an absolute destination`, code: "EINVAL" });
+      throw new ContainerError({
+        message: `cannot use volume ${text}: it must be SOURCE:DESTINATION[:OPTIONS] with an absolute destination`,
+        code: "EINVAL",
+      });
     const words = options.split(",").filter((word) => word !== "" && word !== "z" && word !== "Z");
     if (!source.includes("/") && !/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(source))
       throw new ContainerError({ message: `cannot use ${source} as a volume's name`, code: "EINVAL" });
     const path = source.includes("/") ? hostPath(source) : `${this.places.data}/volumes/${source}`;
     if (!existsSync(path)) mkdirSync(path, { recursive: true, mode: 0o755 });
     const propagation = words.some((word) => /^r?(private|shared|slave)$/.test(word)) ? [] : ["rprivate"];
-    return { destination, type: "bind", source: path, options: ["rbind", ...propagation, ...words.map((word) => (word === "ro" ? "rro" : word))] };
+    return {
+      destination,
+      type: "bind",
+      source: path,
+      options: ["rbind", ...propagation, ...words.map((word) => (word === "ro" ? "rro" : word))],
+    };
   }
 
   #monitorPid(id: string): number | undefined {
@@ -345,7 +408,9 @@ function hostPath(source: string): string {
 }
 
 function writeNetworkFiles(path: string, { config }: ContainerJson, endpoint: EndpointArgs | undefined): void {
-  const files = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"].map((file) => (existsSync(file) ? readFileSync(file, "utf8") : ""));
+  const files = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"].map((file) =>
+    existsSync(file) ? readFileSync(file, "utf8") : "",
+  );
   writeFileSync(`${path}/resolv.conf`, resolvConf(files), { mode: 0o644 });
   writeFileSync(`${path}/hostname`, hostnameFile(config.Hostname), { mode: 0o644 });
   writeFileSync(`${path}/hosts`, hostsFile(config.Hostname, endpoint?.address), { mode: 0o644 });

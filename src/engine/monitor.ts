@@ -28,7 +28,16 @@ const STDOUT = 48;
 const STDERR = 49;
 const STDIN_READY = 50;
 
-const FAILURES = ["", "its environment", "the log", "attach.sock", "the standard streams", "fork", "executing init", "a message"];
+const FAILURES = [
+  "",
+  "its environment",
+  "the log",
+  "attach.sock",
+  "the standard streams",
+  "fork",
+  "executing init",
+  "a message",
+];
 
 /** A log is rotated when it has grown to this. */
 const LOG_BYTES = 16 << 20;
@@ -94,7 +103,8 @@ export class Monitor {
     for (const fd of [theirs, executable, nothing, place, program.file]) close(fd);
     const ending = reap(pidfd);
     close(pidfd);
-    if (ending?.status !== 0) throw new ContainerError({ message: `the monitor failed to start: status ${ending?.status}`, code: "ECHILD" });
+    if (ending?.status !== 0)
+      throw new ContainerError({ message: `the monitor failed to start: status ${ending?.status}`, code: "ECHILD" });
     const packet = receive(this.#socket, HEADER_BYTES);
     const said = packet === undefined ? undefined : decode(packet.bytes);
     if (said?.type !== INIT_STARTED) throw failure(said);
@@ -134,9 +144,13 @@ export class Monitor {
 }
 
 function failure(said: Message | undefined): ContainerError {
-  if (said?.type !== FAILED) return new ContainerError({ message: "the monitor ended before init was started", code: "ECHILD" });
+  if (said?.type !== FAILED)
+    return new ContainerError({ message: "the monitor ended before init was started", code: "ECHILD" });
   const error = kernelError("monitor", said.value);
-  return new ContainerError({ ...error, message: `the monitor failed at ${FAILURES[said.extra] ?? said.extra}: ${error.code}` });
+  return new ContainerError({
+    ...error,
+    message: `the monitor failed at ${FAILURES[said.extra] ?? said.extra}: ${error.code}`,
+  });
 }
 
 /** Ourselves, with the words of the clean-up command. */
@@ -159,7 +173,12 @@ interface Message {
 
 function decode(bytes: Uint8Array): Message {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return { type: view.getUint32(0, true), value: view.getUint32(4, true), extra: Number(view.getBigUint64(8, true)), data: bytes.subarray(HEADER_BYTES) };
+  return {
+    type: view.getUint32(0, true),
+    value: view.getUint32(4, true),
+    extra: Number(view.getBigUint64(8, true)),
+    data: bytes.subarray(HEADER_BYTES),
+  };
 }
 
 /** What a client hears of a container. */
@@ -181,10 +200,14 @@ export class Attachment {
   }
 
   /** Connects to the monitor of the container with this directory. @returns undefined when there is none */
-  static open(directory: number, wanted: { output?: boolean; input?: boolean; foreground?: boolean }): Attachment | undefined {
+  static open(
+    directory: number,
+    wanted: { output?: boolean; input?: boolean; foreground?: boolean },
+  ): Attachment | undefined {
     const socket = connectIn(directory, "attach.sock");
     if (socket < 0) return;
-    const mask = (wanted.output === true ? 1 : 0) | 2 | (wanted.input === true ? 4 : 0) | (wanted.foreground === true ? 8 : 0);
+    const mask =
+      (wanted.output === true ? 1 : 0) | 2 | (wanted.input === true ? 4 : 0) | (wanted.foreground === true ? 8 : 0);
     send(socket, message(SUBSCRIBE, mask));
     return new Attachment(socket);
   }
@@ -197,7 +220,8 @@ export class Attachment {
       const { type, value, data } = decode(packet.bytes);
       if (type === STDOUT || type === STDERR) return { kind: "output", stream: type === STDOUT ? 1 : 2, data };
       if (type === STDIN_READY) return { kind: "ready" };
-      if (type === EXITED) return { kind: "exited", status: (value & 0x7f) === 0 ? (value >> 8) & 0xff : 128 + (value & 0x7f) };
+      if (type === EXITED)
+        return { kind: "exited", status: (value & 0x7f) === 0 ? (value >> 8) & 0xff : 128 + (value & 0x7f) };
     }
   }
 

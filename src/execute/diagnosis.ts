@@ -3,7 +3,15 @@ import { tryCall } from "../kernel/syscall.ts";
 
 const HEAD_BYTES = 4096;
 /** e_machine of elf(5), by Node's name of the architecture. */
-const MACHINES: { [machine: number]: string } = { 3: "i386", 40: "arm", 62: "x86-64", 183: "arm64", 243: "RISC-V", 22: "s390x", 21: "ppc64" };
+const MACHINES: { [machine: number]: string } = {
+  3: "i386",
+  40: "arm",
+  62: "x86-64",
+  183: "arm64",
+  243: "RISC-V",
+  22: "s390x",
+  21: "ppc64",
+};
 const OWN_MACHINE = process.arch === "arm64" ? 183 : 62;
 const PT_INTERP = 3;
 
@@ -23,7 +31,9 @@ function diagnoseScript(root: number, head: Buffer): string | undefined {
   const [line = ""] = head.toString("latin1", 2).split("\n");
   if (line.endsWith("\r")) return "the script's first line ends with a carriage return: save it with Unix line ends";
   const [interpreter = ""] = line.trim().split(/[ \t]/);
-  return readHead(root, interpreter) === undefined ? `the script's interpreter ${interpreter} is not in the image: install it, or correct the first line` : undefined;
+  return readHead(root, interpreter) === undefined
+    ? `the script's interpreter ${interpreter} is not in the image: install it, or correct the first line`
+    : undefined;
 }
 
 function diagnoseElf(root: number, head: Buffer): string | undefined {
@@ -55,5 +65,9 @@ function readHead(root: number, path: string): Buffer | undefined {
   const head = Buffer.alloc(HEAD_BYTES);
   const length = tryCall("read", file, head, head.length);
   close(file);
-  return length < 64 && length > 0 ? Buffer.concat([head.subarray(0, length), Buffer.alloc(64)]) : length <= 0 ? undefined : head.subarray(0, length);
+  return length < 64 && length > 0
+    ? Buffer.concat([head.subarray(0, length), Buffer.alloc(64)])
+    : length <= 0
+      ? undefined
+      : head.subarray(0, length);
 }

@@ -42,7 +42,7 @@ export function execute(
       if (isInit(step)) {
         if (turn !== undefined) handOver(turn);
         turn = undefined;
-        if (step.name === "clone") cloned = true;
+        if (step.name === "clone" || step.name === "cloneInto") cloned = true;
         if (step.name === "turn") {
           hear(index);
           turn = index;

@@ -1,8 +1,8 @@
 import { basename, dirname } from "node:path";
-import { applyWrite, createDirectory, removeDirectories, removeEmptyDirectories, writeFile } from "../cgroup/cgroup.ts";
+import { applyWrite, createDirectory, removeDirectories, removeEmptyDirectories } from "../cgroup/cgroup.ts";
 import { ContainerError } from "../error.ts";
 import { attachDeviceProgram } from "../kernel/bpf.ts";
-import { AT_FDCWD, O, open, sealedFile } from "../kernel/file.ts";
+import { AT_FDCWD, AT_REMOVEDIR, O, open, sealedFile } from "../kernel/file.ts";
 import { cloneTree, setAttributes } from "../kernel/mount.ts";
 import { wait } from "../kernel/process.ts";
 import { connectStream, listenIn, socketPair } from "../kernel/socket.ts";
@@ -54,6 +54,10 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   },
   writeCgroup: { run: (write) => applyWrite(write) },
   filterDevices: { run: ({ path, program }) => attachDeviceProgram(path, program) },
+  openCgroup: {
+    run: ({ path, slot }, { slots }) =>
+      slots.set(slot, open(path, path.endsWith("/tasks") ? O.WRONLY : O.RDONLY | O.DIRECTORY)),
+  },
   openRoot: {
     run: ({ path, slot }, { slots }) => {
       const root = cloneTree(AT_FDCWD, path, true);
@@ -109,7 +113,6 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
       call("close", file);
     },
   },
-  enterCgroup: { run: ({ path }, { process }) => void writeFile(`${path}/cgroup.procs`, String(process?.pid)) },
   makeEndpoint: {
     run: (args, { process, services }) => offered(services).makeEndpoint(args, process?.pid ?? 0),
     undo: (args, { services }) => services?.removeEndpoint(args),
@@ -124,7 +127,8 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
 };
 
 function offered(services: EngineServices | undefined): EngineServices {
-  if (services === undefined) throw new ContainerError({ message: "layers and networks need the engine", code: "ENOSYS" });
+  if (services === undefined)
+    throw new ContainerError({ message: "layers and networks need the engine", code: "ENOSYS" });
   return services;
 }
 
@@ -144,7 +148,9 @@ export function undoHostStep(step: HostStep, context: HostContext): void {
 
 /** Removes a container's cgroup with whatever is in it; can be repeated. */
 export function removeCgroup(path: string): void {
-  removeDirectories([path], { exit: awaitExits, change: awaitChange });
+  // the usual case: nothing is in there any more
+  if (tryCall("unlinkat", AT_FDCWD, path, AT_REMOVEDIR) < 0)
+    removeDirectories([path], { exit: awaitExits, change: awaitChange });
   // the parent of the engine's containers goes with the last of them; other parents are somebody else's
   if (basename(dirname(path)) === "caisson") removeEmptyDirectories([dirname(path)]);
 }

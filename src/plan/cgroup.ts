@@ -4,6 +4,7 @@ import type { Definition } from "./definition.ts";
 import { deviceFilter } from "./device-filter.ts";
 import { deviceRules } from "./device-rules.ts";
 import type { Host } from "./host.ts";
+import { newNamespaces } from "./namespaces.ts";
 import type { Step } from "./step.ts";
 
 const FROM = "/spec/linux/cgroupsPath";
@@ -34,6 +35,34 @@ export function createCgroup(definition: Definition, host: Host): Step[] {
   ];
 }
 
-export function enterCgroup(definition: Definition, host: Host): Step[] {
-  return directoriesOf(definition, host).map(({ path }) => ({ name: "enterCgroup", args: { path }, from: FROM }));
+/** The ways into the cgroups: version 1's file of threads, version 2's directory. */
+export function openCgroups(definition: Definition, host: Host): Step[] {
+  return openDirectories(directoriesOf(definition, host));
+}
+
+export function openDirectories(directories: readonly CgroupDirectory[]): Step[] {
+  return directories.map(({ hierarchy, path }) => ({
+    name: "openCgroup",
+    args: { path: hierarchy.version === 1 ? `${path}/tasks` : path, slot: path },
+    from: FROM,
+  }));
+}
+
+/** The first process: born in its cgroup of version 2, and entering those of version 1 itself. */
+export function cloneIntoCgroups(namespaces: number, directories: readonly CgroupDirectory[], from: string): Step[] {
+  const unified = directories.find(({ hierarchy }) => hierarchy.version === 2);
+  return [
+    unified === undefined
+      ? { name: "clone", args: { namespaces }, from }
+      : { name: "cloneInto", args: { namespaces, cgroup: unified.path }, from },
+    { name: "dieWithParent", args: { signal: 9 }, from },
+    ...directories
+      .filter(({ hierarchy }) => hierarchy.version === 1)
+      .map(({ path }): Step => ({ name: "enterCgroup", args: { tasks: path }, from: FROM })),
+  ];
+}
+
+/** One clone for all new namespaces but those that must be left first. */
+export function cloneProcess(definition: Definition, host: Host): Step[] {
+  return cloneIntoCgroups(newNamespaces(definition.spec), directoriesOf(definition, host), "/spec/linux/namespaces");
 }

@@ -1,6 +1,6 @@
 import { NAMESPACES } from "../linux/namespaces.ts";
 import type { Process } from "../spec/spec.ts";
-import { createCgroup, enterCgroup } from "./cgroup.ts";
+import { cloneIntoCgroups, cloneProcess, createCgroup, openCgroups, openDirectories } from "./cgroup.ts";
 import type { Definition, ExecDefinition } from "./definition.ts";
 import { makeDevices, openDevices } from "./devices.ts";
 import { takeTurns } from "./encode.ts";
@@ -9,7 +9,7 @@ import type { Host } from "./host.ts";
 import { becomeRoot, mapIdentities } from "./identity.ts";
 import { limitResources, listMask, setMachineView } from "./limits.ts";
 import { mountFilesystems, openSources } from "./mounts.ts";
-import { cloneProcess, joinNamespaces, leaveCgroup, nameMachine, openNamespaces, shiftClocks } from "./namespaces.ts";
+import { joinNamespaces, leaveCgroup, nameMachine, openNamespaces, shiftClocks } from "./namespaces.ts";
 import { connectNetwork, raiseLoopback } from "./network.ts";
 import { hidePaths } from "./paths.ts";
 import { dropPrivileges, filterSyscalls } from "./privileges.ts";
@@ -18,6 +18,7 @@ import { attachRoot, changeRoot, makeWorkingDirectory, openMappedRoot, openRoot 
 import type { Plan, Step } from "./step.ts";
 import { setSysctls } from "./sysctl.ts";
 import { attachTerminal, openConsole } from "./terminal.ts";
+import { refuseUnsupported } from "./unsupported.ts";
 
 /** A container without a process of its own (OCI lets config.json leave it out) can be created, but not started. */
 const NO_PROCESS: Process = { cwd: "/" };
@@ -27,8 +28,10 @@ export function compile(definition: Definition, host: Host): Plan {
   const { spec, start, preserved, home } = definition;
   const process = spec.process ?? NO_PROCESS;
   const seccomp = spec.linux?.seccomp;
+  refuseUnsupported(spec, process);
   return takeTurns([
     ...createCgroup(definition, host),
+    ...openCgroups(definition, host),
     ...openRoot(definition),
     ...openSources(definition),
     ...openDevices(spec),
@@ -39,11 +42,10 @@ export function compile(definition: Definition, host: Host): Plan {
 
     ...joinNamespaces(spec),
     ...shiftClocks(spec),
-    ...cloneProcess(spec),
+    ...cloneProcess(definition, host),
 
     ...mapIdentities(spec),
     ...openMappedRoot(definition),
-    ...enterCgroup(definition, host),
     ...connectNetwork(definition),
     ...hostHooks(spec, "prestart", "createRuntime"),
     ...openHookStates(spec),
@@ -78,6 +80,7 @@ export function compile(definition: Definition, host: Host): Plan {
 export function compileExec(definition: ExecDefinition, host: Host): Plan {
   const { process, spec, cgroups, preserved, home } = definition;
   const seccomp = spec.linux?.seccomp;
+  refuseUnsupported(spec, process);
   const namespaces = (spec.linux?.namespaces ?? []).map(({ type }) => type).filter((type) => type !== "user");
   const types = [
     ...namespaces,
@@ -92,12 +95,11 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
       }),
     ),
     { name: "openContainerRoot", args: { slot: "root" }, from: "/spec/root" },
+    ...openDirectories(cgroups),
     ...openConsole(process, definition.console),
     ...startInit(preserved),
 
     ...affinity(process.execCPUAffinity?.initial, "initial"),
-    ...cgroups.map((path): Step => ({ name: "enterCgroup", args: { path }, from: "/spec/linux/cgroupsPath" })),
-    ...affinity(process.execCPUAffinity?.final, "final"),
     ...types.map(
       (type): Step => ({
         name: "joinNamespace",
@@ -105,8 +107,8 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
         from: "/spec/linux/namespaces",
       }),
     ),
-    { name: "clone", args: { namespaces: 0 }, from: "/spec/process" },
-    { name: "dieWithParent", args: { signal: 9 }, from: "/spec/process" },
+    ...cloneIntoCgroups(0, cgroups, "/spec/process"),
+    ...affinity(process.execCPUAffinity?.final, "final"),
 
     ...becomeRoot(spec),
     { name: "newSession", args: {}, from: "/spec/process" },

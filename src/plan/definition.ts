@@ -1,4 +1,5 @@
 import type { Process, Spec } from "../spec/spec.ts";
+import type { CgroupDirectory } from "./cgroup-layout.ts";
 import type { EndpointArgs, UnionArgs } from "./step.ts";
 
 /** What compile turns into a plan: a spec, and what a spec cannot say. Names and addresses are chosen before. */
@@ -32,7 +33,7 @@ export interface ExecDefinition {
   spec: Spec;
   /** The container's first process, by which its namespaces are found. */
   pid: number;
-  cgroups: readonly string[];
+  cgroups: readonly CgroupDirectory[];
   home?: string;
   preserved: number;
   console?: { socket: string } | "creator";

@@ -22,7 +22,11 @@ export function openSources({ spec, bundle }: Definition): Step[] {
     const options = parseMountOptions(mount.options ?? []);
     // ignoring it would show files with owners that nobody asked for
     if (options.idmap !== undefined || mount.uidMappings?.length)
-      throw new ContainerError({ message: `cannot map the ids of the mount on ${mount.destination}: not supported (/mounts/${at})`, code: "ERR_SPEC", from: fromOf(at) });
+      throw new ContainerError({
+        message: `cannot map the ids of the mount on ${mount.destination}: not supported (/mounts/${at})`,
+        code: "ERR_SPEC",
+        from: fromOf(at),
+      });
     return [
       {
         name: "openSource",

@@ -58,19 +58,12 @@ function offsetLines(offsets: TimeOffsets): string {
     .join("");
 }
 
-/** One clone for all new namespaces but those that must be left first. */
-export function cloneProcess(spec: Spec): Step[] {
-  const namespaces = AT_CLONE.filter((type) => isNew(spec, type)).reduce(
-    (flags, type) => flags | NAMESPACES[type].flag,
-    0,
-  );
-  return [
-    { name: "clone", args: { namespaces }, from: "/spec/linux/namespaces" },
-    { name: "dieWithParent", args: { signal: 9 }, from: "/spec" },
-  ];
+/** The flags of clone3(2) for all new namespaces but those that must be left first. */
+export function newNamespaces(spec: Spec): number {
+  return AT_CLONE.filter((type) => isNew(spec, type)).reduce((flags, type) => flags | NAMESPACES[type].flag, 0);
 }
 
-/** After the host has moved the process into its cgroups, so that they are the roots it sees. */
+/** Once the process is in its cgroups, so that they are the roots it sees. */
 export function leaveCgroup(spec: Spec): Step[] {
   return isNew(spec, "cgroup")
     ? [{ name: "unshare", args: { namespaces: NAMESPACES.cgroup.flag }, from: "/spec/linux/namespaces" }]

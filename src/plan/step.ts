@@ -124,6 +124,19 @@ export const INIT_STEPS = {
   cloneOwn: init(59, { path: "string", mount: "writes" }, ({ path }) => `clones the mount at ${path}`, "Without a cgroup namespace, only the container's own part of the tree is shown to it."),
   raiseLoopback: init(60, {}, () => "brings the loopback interface up", "A new network namespace starts with it down, and programs expect 127.0.0.1."),
   ownStreams: init(61, { uid: "number" }, ({ uid }) => `gives its standard streams to user ${uid}`, "The user must be able to open /dev/stdout again."),
+  enterCgroup: init(
+    62,
+    { tasks: "closes" },
+    ({ tasks }) => `enters the cgroup ${tasks}`,
+    "Everything it starts stays in there. A thread that moves itself does not wait for the kernel's lock on all processes, which takes a grace period.",
+  ),
+  cloneInto: init(
+    63,
+    { namespaces: "number", cgroup: "closes" },
+    ({ namespaces, cgroup }) =>
+      `clones the container's first process into the cgroup ${cgroup}${Number(namespaces) === 0 ? "" : `, with new namespaces: ${namespaceNames(namespaces)}`}`,
+    "As clone; born in its cgroup of version 2, the process is never outside of its limits.",
+  ),
   runHook: init(58, { hook: "strings", environment: "strings", state: "reads", timeoutMs: "number" }, ({ hook }) => `runs the hook ${hook[0]}`, "Hooks of these kinds run inside the container's namespaces."),
 } as const;
 
@@ -167,6 +180,11 @@ export const HOST_STEPS = {
   makeCgroup: host<{ path: string }>(({ path }) => `makes the cgroup ${path}`, "Limits and accounting belong to a cgroup.", { undo: "removes it" }),
   writeCgroup: host<Omit<ResourceWrite, "from">>(({ directory, file, value }) => (value === undefined ? `takes ${file} of ${directory} from its parent` : `writes ${value} to ${directory}/${file}`), "A controller's files hold its limits."),
   filterDevices: host<{ path: string; program: Uint8Array }>(({ path }) => `attaches a device filter to ${path}`, "On cgroup v2 a small program decides which devices may be opened."),
+openCgroup: host<{ path: string; slot: string }>(
+    ({ path }) => `opens ${path}`,
+    "A process enters a cgroup by a descriptor, so that it can do so itself.",
+    { fills: "slot" },
+  ),
   openRoot: host<{ path: string; slot: string }>(({ path }) => `clones the mount tree at ${path} as the root`, "The root travels as a descriptor; its path is never looked up again.", { fills: "slot" }),
   mountUnion: host<UnionArgs>(({ layers, driver }) => `joins ${layers.length} layer${layers.length === 1 ? "" : "s"} under a private upper directory (${driver})`, "The layers are shared and stay untouched; the mount is detached, so the host's mount table never shows it.", { fills: "slot" }),
   openSource: host<SourceArgs>(({ path, set }) => `clones the mount tree at ${path}${(set & 1) === 1 ? ", read-only" : ""}`, "A source path belongs to the host and is looked up there, once.", { fills: "slot" }),
@@ -179,7 +197,6 @@ export const HOST_STEPS = {
   listen: host<{ slot: string }>(() => "listens on start.sock", "start, in another process, finds the waiting init there.", { fills: "slot" }),
   startInit: host<{ preserved: number }>(() => "starts init", "A small static program with no policy does the rest from inside."),
   mapIds: host<{ kind: "uid" | "gid"; map: string }>(({ kind, map }) => `maps the ${kind}s: ${map.trim().replaceAll("\n", ", ")}`, "Without a map every id in the user namespace is the overflow id."),
-  enterCgroup: host<{ path: string }>(({ path }) => `moves the container into ${path}`, "Everything it starts stays in there."),
   makeEndpoint: host<EndpointArgs>(({ address, bridge }) => `connects it to ${bridge} as ${address}`, "A veth pair is a cable: one end on the bridge, one in the container.", { undo: "removes the link; the last one takes the bridge with it" }),
   publishPorts: host<EndpointArgs>(({ ports }) => `publishes ${ports.map((port) => `${port.hostPort}→${port.containerPort}/${port.protocol}`).join(", ") || "no ports"} and masquerades what goes out`, "Addresses of the bridge are unknown outside.", { undo: "goes with the link: removes its rules; the last one takes our chains with it" }),
   runHostHook: host<{ kind: string; path: string; args: readonly string[]; env: readonly string[]; timeoutMs: number }>(({ kind, path }) => `runs the ${kind} hook ${path}`, "Hooks of these kinds run in the runtime's namespaces."),

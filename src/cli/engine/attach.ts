@@ -4,7 +4,9 @@ import type { Define } from "./engine.ts";
 export const defineAttach: Define = (program, { engine, exit }) => {
   program
     .command("attach")
-    .description("connect to a running container: its output here, our input and signals there; Ctrl-P Ctrl-Q leaves it")
+    .description(
+      "connect to a running container: its output here, our input and signals there; Ctrl-P Ctrl-Q leaves it",
+    )
     .argument("<container>")
     .action((name: string) => {
       const container = engine().containers.find(name);

@@ -14,7 +14,10 @@ const DETACH = [16, 17];
  * Stays with a container: its output to our streams, our input and signals to it.
  * @returns its exit status, or 0 when it was left running
  */
-export function attend(attachment: Attachment, { tty, input, detach }: { tty: boolean; input: boolean; detach: boolean }): number {
+export function attend(
+  attachment: Attachment,
+  { tty, input, detach }: { tty: boolean; input: boolean; detach: boolean },
+): number {
   const signals = catchSignals(Object.values(SIGNALS).filter((number) => !KEPT.has(number)));
   const restore = tty && input && isTerminal(0) ? makeRaw(0) : () => undefined;
   if (tty) fit(attachment);

@@ -1,8 +1,8 @@
+import { existsSync, readFileSync } from "node:fs";
 import { cpus } from "node:os";
-import { readFileSync, existsSync } from "node:fs";
 import { type Command, InvalidArgumentError } from "commander";
-import type { Engine } from "../../engine/engine.ts";
 import type { ContainerJson } from "../../engine/config.ts";
+import type { Engine } from "../../engine/engine.ts";
 import { ContainerError } from "../../error.ts";
 import { familiarReference, parseReference } from "../../image/reference.ts";
 import { ImageStore, type ResolvedImage } from "../../image/store.ts";
@@ -54,7 +54,7 @@ export function addContainerOptions(command: Command): Command {
     .option("-u, --user <user[:group]>", "user, by name or id")
     .option("-v, --volume <source:destination[:options]>", "bind a path of the host, or a named volume", collect, [])
     .option("-h, --hostname <name>", "name of the machine")
-    .option("--memory <bytes>", "memory limit, such as 64m", parseBytes)
+    .option("--memory <bytes>", "memory limit, such as 64m", parseMemory)
     .option("--cpus <number>", "processors' worth of time, such as 1.5", parseCpus)
     .option("--cpuset-cpus <list>", "processors it may use, such as 0-1")
     .option("--pids-limit <number>", "how many processes it may have", parseCount)
@@ -80,6 +80,15 @@ function parseBytes(text: string): number {
   return Math.floor(Number(number) * 1024 ** Math.max("bkmgt".indexOf(unit.toLowerCase()), 0));
 }
 
+/** Docker's minimum: with less, the container's first process is killed before it can say anything. */
+const MIN_MEMORY_BYTES = 6 << 20;
+
+function parseMemory(text: string): number {
+  const sizeBytes = parseBytes(text);
+  if (sizeBytes !== 0 && sizeBytes < MIN_MEMORY_BYTES) throw new InvalidArgumentError("it must be at least 6m.");
+  return sizeBytes;
+}
+
 function parseCpus(text: string): number {
   const number = Number(text);
   if (!(number >= 0.01) || number > cpus().length)
@@ -93,21 +102,43 @@ function parseCount(text: string): number {
 }
 
 /** The container that flags, image and words describe. */
-export async function describeContainer(engine: Engine, options: ContainerOptions, words: readonly string[]): Promise<ContainerJson> {
+export async function describeContainer(
+  engine: Engine,
+  options: ContainerOptions,
+  words: readonly string[],
+): Promise<ContainerJson> {
   const { bundle } = options;
   return bundle === undefined ? fromImage(engine, options, words) : fromBundle(engine, options, bundle);
 }
 
-async function fromImage(engine: Engine, options: ContainerOptions, [name, ...command]: readonly string[]): Promise<ContainerJson> {
-  if (name === undefined) throw new ContainerError({ message: "an image, or --bundle DIRECTORY, is needed", code: "ERR_USAGE" });
+async function fromImage(
+  engine: Engine,
+  options: ContainerOptions,
+  [name, ...command]: readonly string[],
+): Promise<ContainerJson> {
+  if (name === undefined)
+    throw new ContainerError({ message: "an image, or --bundle DIRECTORY, is needed", code: "ERR_USAGE" });
   const driver = chooseDriver(readFileSync("/proc/filesystems", "utf8"));
   const image = await findImage(ImageStore.open(engine.places.data, driver === "aufs" ? "aufs" : "overlay"), name);
   const defaults = image.config.config;
-  const entrypoint = options.entrypoint === undefined ? (defaults.Entrypoint ?? []) : options.entrypoint === "" ? [] : [options.entrypoint];
+  const entrypoint =
+    options.entrypoint === undefined
+      ? (defaults.Entrypoint ?? [])
+      : options.entrypoint === ""
+        ? []
+        : [options.entrypoint];
   // an entrypoint of the caller's own does not go with the image's command
   const cmd = command.length > 0 || options.entrypoint !== undefined ? command : (defaults.Cmd ?? []);
-  if (entrypoint.length + cmd.length === 0) throw new ContainerError({ message: `image ${name} has no command: give one`, code: "ERR_USAGE" });
-  const container = describe(engine, options, { entrypoint, cmd, env: defaults.Env ?? [], user: defaults.User ?? "", cwd: defaults.WorkingDir ?? "", stop: defaults.StopSignal ?? "SIGTERM" });
+  if (entrypoint.length + cmd.length === 0)
+    throw new ContainerError({ message: `image ${name} has no command: give one`, code: "ERR_USAGE" });
+  const container = describe(engine, options, {
+    entrypoint,
+    cmd,
+    env: defaults.Env ?? [],
+    user: defaults.User ?? "",
+    cwd: defaults.WorkingDir ?? "",
+    stop: defaults.StopSignal ?? "SIGTERM",
+  });
   return {
     ...container,
     image: image.name === undefined ? name : familiarReference(parseReference(image.name)),
@@ -120,7 +151,8 @@ async function fromImage(engine: Engine, options: ContainerOptions, [name, ...co
 async function findImage(store: ImageStore, name: string): Promise<ResolvedImage> {
   if (/^[./]|\.tar(\.\w+)?$/.test(name) && existsSync(name)) {
     const [loaded] = await store.load(name);
-    if (loaded === undefined) throw new ContainerError({ message: `there is no image in ${name}`, code: "ERR_NO_IMAGE", path: name });
+    if (loaded === undefined)
+      throw new ContainerError({ message: `there is no image in ${name}`, code: "ERR_NO_IMAGE", path: name });
     return store.resolve(loaded.id);
   }
   return store.resolve(name);
@@ -129,7 +161,11 @@ async function findImage(store: ImageStore, name: string): Promise<ResolvedImage
 function fromBundle(engine: Engine, options: ContainerOptions, path: string): ContainerJson {
   const { spec, bundle } = readBundle(path);
   const { args = [], env = [], cwd = "/", terminal = false } = spec.process ?? {};
-  const container = describe(engine, { ...options, tty: terminal, network: "bundle" }, { entrypoint: [], cmd: args, env, user: "", cwd, stop: "SIGTERM" });
+  const container = describe(
+    engine,
+    { ...options, tty: terminal, network: "bundle" },
+    { entrypoint: [], cmd: args, env, user: "", cwd, stop: "SIGTERM" },
+  );
   return { ...container, root: { kind: "bundle", bundle } };
 }
 
@@ -142,13 +178,34 @@ interface Defaults {
   stop: string;
 }
 
+/** __NEW_UTS_LEN */
+const HOSTNAME_LENGTH = 64;
+
 function describe(engine: Engine, options: ContainerOptions, defaults: Defaults): ContainerJson {
   const { network, publish } = options;
   if (!/^(bridge|none|host|bundle|container:.+)$/.test(network))
-    throw new ContainerError({ message: `cannot use network ${network}: it must be bridge, none, host or container:ID`, code: "ERR_USAGE" });
+    throw new ContainerError({
+      message: `cannot use network ${network}: it must be bridge, none, host or container:ID`,
+      code: "ERR_USAGE",
+    });
   if (publish.length > 0 && network !== "bridge")
-    throw new ContainerError({ message: `ports can be published on the bridge network only, not on ${network}`, code: "ERR_USAGE" });
+    throw new ContainerError({
+      message: `ports can be published on the bridge network only, not on ${network}`,
+      code: "ERR_USAGE",
+    });
   parseSignal(options.stopSignal ?? defaults.stop);
+  if ((options.hostname ?? "").length > HOSTNAME_LENGTH)
+    throw new ContainerError({
+      message: `cannot use the host name ${options.hostname}: it may have ${HOSTNAME_LENGTH} characters at most`,
+      code: "ERR_USAGE",
+    });
+  const tmpfs = options.tmpfs.map((text) => splitPair(text, ":"));
+  for (const path of [options.workdir, ...tmpfs.map(([destination]) => destination)])
+    if (path?.startsWith("/") === false)
+      throw new ContainerError({
+        message: `cannot use directory ${path}: it must be an absolute path`,
+        code: "ERR_USAGE",
+      });
   const container = engine.describe({
     name: options.name,
     image: "",
@@ -175,7 +232,7 @@ function describe(engine: Engine, options: ContainerOptions, defaults: Defaults)
       CpusetCpus: options.cpusetCpus ?? "",
       PidsLimit: Math.max(options.pidsLimit ?? 0, 0),
       ReadonlyRootfs: options.readOnly ?? false,
-      Tmpfs: Object.fromEntries(options.tmpfs.map((text) => splitPair(text, ":"))),
+      Tmpfs: Object.fromEntries(tmpfs),
       CapAdd: options.capAdd,
       CapDrop: options.capDrop,
       SecurityOpt: options.securityOpt,

@@ -71,8 +71,14 @@ function inWords(error: unknown): unknown {
   if (!(error instanceof ContainerError) || (error.step !== "findExecutable" && error.step !== "execute")) return error;
   const { path = "", code = "" } = error;
   const reasons: { [code: string]: string } = {
-    ENOENT: error.step === "execute" ? "a file it needs is missing" : path.includes("/") ? "there is no such file in the container" : "it is not in the container's PATH",
+    ENOENT:
+      error.step === "execute"
+        ? "a file it needs is missing"
+        : path.includes("/")
+          ? "there is no such file in the container"
+          : "it is not in the container's PATH",
     EACCES: "it is not executable for the container's user",
+    EISDIR: "it is a directory",
     ENOEXEC: "its format is not executable",
   };
   return new ContainerError({ ...error, message: `cannot run ${path}: ${reasons[code] ?? code}`, cause: error.cause });

@@ -1,6 +1,6 @@
 import { attend, takeTerminal } from "../../container/foreground.ts";
-import type { Define } from "./engine.ts";
 import { print } from "../print.ts";
+import type { Define } from "./engine.ts";
 
 interface Options {
   interactive?: boolean;
@@ -18,7 +18,12 @@ export const defineExec: Define = (program, { engine, exit }) => {
     .option("-i, --interactive", "accepted: standard input is passed on")
     .option("-t, --tty", "give it a terminal")
     .option("-d, --detach", "leave it running, and print its pid")
-    .option("-e, --env <name=value>", "set an environment variable", (value: string, before: string[]) => [...before, value], [])
+    .option(
+      "-e, --env <name=value>",
+      "set an environment variable",
+      (value: string, before: string[]) => [...before, value],
+      [],
+    )
     .option("-w, --workdir <directory>", "working directory")
     .option("-u, --user <user[:group]>", "user, by name or id")
     .argument("<container>")
@@ -28,11 +33,15 @@ export const defineExec: Define = (program, { engine, exit }) => {
       let master: number | undefined;
       const container = engine().containers.find(name);
       const { env, workdir: cwd, user, tty = false } = options;
-      const running = engine().exec(container, { args, env, tty, user, cwd }, {
-        takeTerminal: (socket) => {
-          master = takeTerminal(socket);
+      const running = engine().exec(
+        container,
+        { args, env, tty, user, cwd },
+        {
+          takeTerminal: (socket) => {
+            master = takeTerminal(socket);
+          },
         },
-      });
+      );
       if (options.detach === true) print(String(running.pid));
       else exit(attend(running, master).status);
     });

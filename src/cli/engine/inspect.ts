@@ -28,7 +28,10 @@ export const defineInspect: Define = (program, { engine }) => {
             },
             Config: { ...container.config, Image: container.image },
             HostConfig: container.hostConfig,
-            GraphDriver: container.root.kind === "image" ? { Name: container.root.driver, Data: { LowerDir: container.root.layers.join(":") } } : null,
+            GraphDriver:
+              container.root.kind === "image"
+                ? { Name: container.root.driver, Data: { LowerDir: container.root.layers.join(":") } }
+                : null,
             NetworkSettings: { IPAddress: engine().address(container) ?? "" },
           };
         }),

@@ -1,7 +1,6 @@
-import { existsSync } from "node:fs";
-import { closeSync, openSync, readSync } from "node:fs";
-import type { Define } from "./engine.ts";
+import { closeSync, existsSync, openSync, readSync } from "node:fs";
 import { writeAll } from "./client.ts";
+import type { Define } from "./engine.ts";
 
 interface Line {
   log: string;
@@ -35,7 +34,8 @@ export const defineLogs: Define = (program, { engine }) => {
 };
 
 function printLines(lines: readonly Line[], timestamps: boolean): void {
-  for (const { log, stream, time } of lines) writeAll(stream === "stderr" ? 2 : 1, Buffer.from(timestamps ? `${time} ${log}` : log));
+  for (const { log, stream, time } of lines)
+    writeAll(stream === "stderr" ? 2 : 1, Buffer.from(timestamps ? `${time} ${log}` : log));
 }
 
 /** Reads a log of JSON lines on from where it stopped. */
@@ -54,7 +54,13 @@ class LogReader {
     try {
       for (let got = 1; got > 0; ) {
         const chunk = Buffer.alloc(1 << 16);
-        got = readSync(file, chunk, 0, chunk.length, this.#offset + chunks.reduce((sum, { length }) => sum + length, 0));
+        got = readSync(
+          file,
+          chunk,
+          0,
+          chunk.length,
+          this.#offset + chunks.reduce((sum, { length }) => sum + length, 0),
+        );
         chunks.push(chunk.subarray(0, got));
       }
     } finally {

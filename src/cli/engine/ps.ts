@@ -1,8 +1,8 @@
 import type { ContainerJson } from "../../engine/config.ts";
 import type { Engine } from "../../engine/engine.ts";
-import { ago } from "./time.ts";
 import { print, printJson, printTable } from "../print.ts";
 import type { Define } from "./engine.ts";
+import { ago } from "./time.ts";
 
 export const definePs: Define = (program, { engine }) => {
   program

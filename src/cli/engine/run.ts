@@ -12,13 +12,19 @@ export const defineRun: Define = (program, { engine, exit }) => {
     .argument("[command...]", "what to run instead of the image's command")
     .passThroughOptions()
     .helpOption("--help", "show help")
-    .action(async (image: string | undefined, command: string[], options: ContainerOptions & { detach?: boolean; trace?: boolean }) => {
-      const words = image === undefined ? [] : [image, ...command];
-      const container = await describeContainer(engine(), options, words);
-      const { Tty: tty, OpenStdin: input } = container.config;
-      const attachment = engine().run(container, options.detach === true ? undefined : { input, foreground: true });
-      if (options.trace === true) (await import("./trace.ts")).sayTrace(engine(), container);
-      if (attachment === undefined) print(container.id);
-      else exit(attend(attachment, { tty, input, detach: true }));
-    });
+    .action(
+      async (
+        image: string | undefined,
+        command: string[],
+        options: ContainerOptions & { detach?: boolean; trace?: boolean },
+      ) => {
+        const words = image === undefined ? [] : [image, ...command];
+        const container = await describeContainer(engine(), options, words);
+        const { Tty: tty, OpenStdin: input } = container.config;
+        const attachment = engine().run(container, options.detach === true ? undefined : { input, foreground: true });
+        if (options.trace === true) (await import("./trace.ts")).sayTrace(engine(), container);
+        if (attachment === undefined) print(container.id);
+        else exit(attend(attachment, { tty, input, detach: true }));
+      },
+    );
 };

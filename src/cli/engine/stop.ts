@@ -1,5 +1,5 @@
-import type { Engine } from "../../engine/engine.ts";
 import type { ContainerJson } from "../../engine/config.ts";
+import type { Engine } from "../../engine/engine.ts";
 import { wait } from "../../kernel/process.ts";
 import { parseSignal } from "../../linux/signals.ts";
 import { print } from "../print.ts";

@@ -1,10 +1,11 @@
-import { renameSync, writeFileSync } from "node:fs";
-import { cwd } from "node:process";
+import { existsSync, renameSync, writeFileSync } from "node:fs";
+import { cwd, env, pid } from "node:process";
 import { Container, type Running, type Start } from "../../container/container.ts";
 import { fitProcess } from "../../container/foreground.ts";
 import { ContainerError } from "../../error.ts";
 import type { Definition } from "../../plan/definition.ts";
 import { readBundle } from "../../spec/bundle.ts";
+import type { Process } from "../../spec/spec.ts";
 import type { Globals } from "./runtime.ts";
 import { describe } from "./words.ts";
 
@@ -59,12 +60,15 @@ export function createFromBundle(
       code: "ERR_USAGE",
     });
   const target = socket === undefined ? console : { socket };
+  const activatedProcess = spec.process === undefined ? undefined : withActivation(spec.process);
+  const process =
+    activatedProcess !== undefined && target === "creator" ? fitProcess(activatedProcess) : activatedProcess;
   const created = describe(() =>
     Container.create(
       root,
       {
         id,
-        spec: target === "creator" && spec.process !== undefined ? { ...spec, process: fitProcess(spec.process) } : spec,
+        spec: process === undefined ? spec : { ...spec, process },
         bundle,
         start,
         ...(target === undefined ? {} : { console: target }),
@@ -78,12 +82,30 @@ export function createFromBundle(
   return created;
 }
 
-/** Descriptors 3 and up: those of socket activation ($LISTEN_FDS), then as many as asked for. */
+/** Descriptors 3 and up: those of socket activation, then as many as asked for. @throws ContainerError for a closed one */
 export function preservedDescriptors(asked: string | undefined): number[] {
-  const count = Number(asked ?? 0) + Number(process.env.LISTEN_FDS ?? 0);
-  if (!Number.isSafeInteger(count) || count < 0 || count > 1000)
+  const count = Number(asked ?? 0) + activated();
+  if (!Number.isSafeInteger(count) || Number(asked ?? 0) < 0 || count > 1000)
     throw new ContainerError({ message: `invalid number of descriptors: ${asked}`, code: "ERR_USAGE" });
-  return Array.from({ length: count }, (_, i) => 3 + i);
+  const descriptors = Array.from({ length: count }, (_, i) => 3 + i);
+  const closed = descriptors.find((fd) => !existsSync(`/proc/self/fd/${fd}`));
+  if (closed !== undefined)
+    throw new ContainerError({
+      message: `unable to stat preserved-fd ${closed} (of ${count}): not open`,
+      code: "EBADF",
+    });
+  return descriptors;
+}
+
+/** How many descriptors are ours for socket activation: sd_listen_fds(3). */
+function activated(): number {
+  return env.LISTEN_PID === String(pid) ? Number(env.LISTEN_FDS ?? 0) : 0;
+}
+
+/** The process, told of the descriptors of socket activation: it is pid 1 of its namespace, as runc has it. */
+export function withActivation(process: Process): Process {
+  const count = activated();
+  return count === 0 ? process : { ...process, env: [...(process.env ?? []), `LISTEN_FDS=${count}`, "LISTEN_PID=1"] };
 }
 
 /** Written as a whole: whoever waits for the file must not read half a number. */

@@ -4,7 +4,7 @@ import { attend, fitProcess, takeTerminal } from "../../container/foreground.ts"
 import { ContainerError } from "../../error.ts";
 import { parseProcess } from "../../spec/parse.ts";
 import type { Process } from "../../spec/spec.ts";
-import { preservedDescriptors, writePid } from "./creation.ts";
+import { preservedDescriptors, withActivation, writePid } from "./creation.ts";
 import { parseFlags, type Words } from "./flags.ts";
 import type { Command } from "./runtime.ts";
 import { describe } from "./words.ts";
@@ -53,7 +53,7 @@ export const exec: Command = {
       });
     let master: number | undefined;
     const running = describe(() =>
-      container.exec(socket === undefined ? fitProcess(process) : process, {
+      container.exec(withActivation(socket === undefined ? fitProcess(process) : process), {
         preserved: preservedDescriptors(flags["preserve-fds"]),
         console: socket === undefined ? "creator" : { socket },
         takeTerminal: (ours) => {

@@ -16,8 +16,8 @@ export const list: Command = {
   run(words, { root }) {
     const { flags } = parseFlags(FLAGS, words);
     const containers = Container.list(root).map((container) => {
-      const { owner, ...more } = describeContainer(container);
-      return { ...more, owner: owner === "" ? "root" : owner };
+      const described = describeContainer(container);
+      return described.owner === "" ? { ...described, owner: "root" } : described;
     });
     if (flags.quiet) for (const { id } of containers) print(String(id));
     else if (flags.format === "json") printJson(containers.length === 0 ? null : containers);

@@ -4,6 +4,7 @@ import { ContainerError } from "../../error.ts";
 const EXECUTABLE: { [code: string]: string } = {
   ENOENT: "no such file or directory",
   EACCES: "permission denied",
+  EISDIR: "is a directory: permission denied",
   ENOEXEC: "exec format error",
   ENOTDIR: "not a directory",
   EPERM: "operation not permitted",

@@ -1,0 +1,63 @@
+// npm test: sets up, checks, and runs every suite; the total is printed, and kept in dist/test/total for .ci/run.
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { lint } from "./lint.mjs";
+import { setUp } from "./setup.mjs";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const results = join(root, "dist/test");
+
+/** Suites in their order; the integration tests run on both builds. */
+const SUITES = {
+  unit: { args: ["--exclude", "test/integration/**", "--exclude", "test/native/**"] },
+  "integration (executable)": { args: ["test/integration/"], env: { CAISSON_BIN: undefined } },
+  "integration (Node)": { args: ["test/integration/"], env: { CAISSON_BIN: "node" } },
+  native: { args: ["test/native/"] },
+};
+
+/** Runs one suite, and counts by vitest's own report. What vitest itself fails at is one failure more. */
+function runSuite(name, { args, env }) {
+  const report = join(results, `${name.replace(/\W+/g, "-")}.json`);
+  const { status } = spawnSync(
+    join(root, "node_modules/.bin/vitest"),
+    ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args],
+    { cwd: root, stdio: "inherit", env: { ...process.env, ...env } },
+  );
+  const counts = { passed: 0, failed: 0 };
+  try {
+    const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
+    counts.passed = numPassedTests;
+    // a file that cannot be loaded has no tests to count
+    const broken = testResults.filter((file) => file.status === "failed" && !hasFailedTest(file));
+    counts.failed = numFailedTests + broken.length;
+  } catch (error) {
+    console.error(`${name}: there is no report: ${error.message}`);
+  }
+  if (status !== 0 && counts.failed === 0) counts.failed = 1;
+  return counts;
+}
+
+function hasFailedTest({ assertionResults }) {
+  return assertionResults.some(({ status }) => status === "failed");
+}
+
+rmSync(results, { recursive: true, force: true });
+await setUp();
+mkdirSync(results, { recursive: true });
+
+const totals = { lint: lint() };
+for (const [name, suite] of Object.entries(SUITES)) {
+  console.log(`\n${name}`);
+  totals[name] = runSuite(name, suite);
+}
+
+const sum = (key) => Object.values(totals).reduce((total, counts) => total + counts[key], 0);
+console.log("");
+for (const [name, { passed, failed }] of Object.entries(totals))
+  console.log(`${name.padEnd(26)} ${passed} passed, ${failed} failed`);
+const total = `${sum("passed")} passed, ${sum("failed")} failed`;
+console.log(total);
+writeFileSync(join(results, "total"), `${total}\n`);
+process.exitCode = sum("failed") === 0 ? 0 : 1;
