@@ -20,12 +20,23 @@ long step_unshare(struct run *run, const union plan_arg *arg)
 	return sys(run, __NR_unshare, arg[0].number);
 }
 
+/* A file of our own in the host's proc, which is still there: only before the clone. */
+static long write_own(struct run *run, const char *path, const char *text)
+{
+	long file = sys(run, __NR_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC);
+	RESULT(file);
+	RESULT(sys(run, __NR_write, file, text, text_length(text)));
+	return sys(run, __NR_close, file);
+}
+
 long step_set_time_offsets(struct run *run, const union plan_arg *arg)
 {
-	long file = sys(run, __NR_openat, AT_FDCWD, "/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
-	RESULT(file);
-	RESULT(sys(run, __NR_write, file, arg[0].string, text_length(arg[0].string)));
-	return sys(run, __NR_close, file);
+	return write_own(run, "/proc/self/timens_offsets", arg[0].string);
+}
+
+long step_set_oom_score(struct run *run, const union plan_arg *arg)
+{
+	return write_own(run, "/proc/self/oom_score_adj", arg[0].string);
 }
 
 /*

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { Container, type Running, type Start } from "../container/container.ts";
-import { takeTerminal } from "../container/foreground.ts";
+import { fitProcess, takeTerminal } from "../container/foreground.ts";
 import { ContainerError } from "../error.ts";
 import type { EngineServices } from "../execute/host.ts";
 import { detectHost } from "../host/host.ts";
@@ -101,6 +101,9 @@ export class Engine {
             )
           : undefined;
       const definition = this.#definition(container, path, endpoint);
+      const { process: command } = definition.spec;
+      if (attach !== undefined && command !== undefined)
+        definition.spec = { ...definition.spec, process: fitProcess(command) };
       if (root.kind === "image") writeNetworkFiles(path, container, endpoint);
       const start: Start = {
         services: this.#services,
@@ -150,7 +153,7 @@ export class Engine {
     const oci = this.running(container);
     const spec = oci.spec;
     const identity = user === undefined ? undefined : this.#userIn(`/proc/${oci.record.pid}/root`, user);
-    const own = spec.process ?? { cwd: "/" };
+    const { consoleSize: _, ...own } = spec.process ?? { cwd: "/" };
     const process: Process = {
       ...own,
       args,
@@ -164,7 +167,7 @@ export class Engine {
         ? {}
         : { user: { uid: identity.uid, gid: identity.gid, additionalGids: identity.additionalGids } }),
     };
-    return oci.exec(process, { ...start, console: "creator" });
+    return oci.exec(fitProcess(process), { ...start, console: "creator" });
   }
 
   /** Its address on the bridge; undefined when it has none. */

@@ -102,8 +102,8 @@ export interface BridgeState {
   endpoints: Record<string, BridgeEndpoint>;
   /** Values before we changed them, by path below /proc/sys, to be put back with the last endpoint. */
   sysctls: Record<string, string>;
-  /** Whether our chains are in the firewall. */
-  chains?: boolean;
+  /** Whether our chains are in the firewall; "begun": somebody was killed while he changed that. */
+  chains?: boolean | "begun";
 }
 
 export function newBridge(subnet: Subnet, bootId: string): BridgeState {

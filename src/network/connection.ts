@@ -94,12 +94,13 @@ export function makeEndpoint(args: EndpointArgs, pid: number, data: string): voi
 
 /** Host step: our chains where they are missing, and the container's rules. */
 export function publishPorts({ container, bridge, subnet, address, ports }: EndpointArgs, data: string): void {
-  locked(data, (state) => {
+  locked(data, (state, save) => {
     if (state === undefined)
       throw new ContainerError({ message: `the state of network ${bridge} is gone`, code: "ENOENT" });
     const chains = state.chains === true ? "" : firewall.addBridge({ bridge, subnet });
     // what a killed process left would stand twice
-    if (chains !== "") repair();
+    if (state.chains === "begun") repair();
+    if (chains !== "") save({ ...state, chains: "begun" });
     restore(chains + firewall.addEndpoint({ id: container, address, ports: [...bindings(ports)] }));
     return { state: { ...state, chains: true } };
   });
@@ -111,6 +112,7 @@ export function removeEndpoint({ container, bridge, address, hostName, ports }: 
     if (state === undefined || !Object.hasOwn(state.endpoints, container)) return {};
     const left = withoutEndpoint(state, container);
     const last = isEmpty(left);
+    if (state.chains === "begun") repair();
     if (state.chains === true) {
       try {
         restore(
@@ -168,19 +170,23 @@ function usable(state: BridgeState | undefined): BridgeState | undefined {
   return state === undefined || state.bootId !== bootId() || isEmpty(state) ? undefined : state;
 }
 
-function locked<T>(data: string, work: (state: BridgeState | undefined) => { state?: BridgeState; result?: T }): T {
+function locked<T>(
+  data: string,
+  work: (state: BridgeState | undefined, save: (state: BridgeState) => void) => { state?: BridgeState; result?: T },
+): T {
   const directory = `${data}/networks`;
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const path = `${directory}/bridge.json`;
+  const save = (state: BridgeState) => {
+    writeFileSync(`${path}.new`, formatState(state), { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  };
   const held = open(directory, O.RDONLY | O.DIRECTORY);
   try {
     lock(held, true);
     const before = existsSync(path) ? parseState(readFileSync(path, "utf8")) : undefined;
-    const { state, result } = work(before);
-    if (state !== undefined) {
-      writeFileSync(`${path}.new`, formatState(state), { mode: 0o600 });
-      renameSync(`${path}.new`, path);
-    }
+    const { state, result } = work(before, save);
+    if (state !== undefined) save(state);
     return result as T; // work gives one whenever its caller uses it
   } finally {
     close(held);

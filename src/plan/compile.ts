@@ -7,7 +7,7 @@ import { takeTurns } from "./encode.ts";
 import { hostHooks, initHooks, openHookStates } from "./hooks.ts";
 import type { Host } from "./host.ts";
 import { becomeRoot, mapIdentities } from "./identity.ts";
-import { limitResources, listMask, setMachineView } from "./limits.ts";
+import { limitResources, listMask, setMachineView, setOomScore } from "./limits.ts";
 import { mountFilesystems, openSources } from "./mounts.ts";
 import { joinNamespaces, leaveCgroup, nameMachine, openNamespaces, shiftClocks } from "./namespaces.ts";
 import { connectNetwork, raiseLoopback } from "./network.ts";
@@ -40,6 +40,7 @@ export function compile(definition: Definition, host: Host): Plan {
     ...listenForStart(start),
     ...startInit(preserved),
 
+    ...setOomScore(process),
     ...joinNamespaces(spec),
     ...shiftClocks(spec),
     ...cloneProcess(definition, host),
@@ -100,6 +101,7 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     ...startInit(preserved),
 
     ...affinity(process.execCPUAffinity?.initial, "initial"),
+    ...setOomScore(process),
     ...types.map(
       (type): Step => ({
         name: "joinNamespace",

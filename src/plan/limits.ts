@@ -5,22 +5,14 @@ import { ioPriorityValue, SCHEDULER_FLAGS, SCHEDULER_POLICIES } from "../linux/s
 import type { MemoryPolicy, Process, Scheduler, Spec } from "../spec/spec.ts";
 import type { Step } from "./step.ts";
 
-/** What a process inherits and cannot exceed: prlimit(2), oom_score_adj, sched_setattr(2), ioprio_set(2). */
+/** What a process inherits and cannot exceed: prlimit(2), sched_setattr(2), ioprio_set(2). */
 export function limitResources(process: Process): Step[] {
-  const { rlimits = [], oomScoreAdj, scheduler, ioPriority } = process;
+  const { rlimits = [], scheduler, ioPriority } = process;
   const steps: Step[] = rlimits.map(({ type, soft, hard }, at) => ({
     name: "setLimit",
     args: { resource: rlimitNumber(type) ?? -1, soft, hard },
     from: `/spec/process/rlimits/${at}`,
   }));
-  if (oomScoreAdj !== undefined) {
-    const from = "/spec/process/oomScoreAdj";
-    steps.push(
-      { name: "openProc", args: { all: 0, proc: "proc" }, from },
-      { name: "writeProc", args: { proc: "proc", path: "self/oom_score_adj", text: String(oomScoreAdj) }, from },
-      { name: "closeSlot", args: { file: "proc" }, from },
-    );
-  }
   if (scheduler !== undefined)
     steps.push({
       name: "setScheduler",
@@ -34,6 +26,15 @@ export function limitResources(process: Process): Step[] {
       from: "/spec/process/ioPriority",
     });
   return steps;
+}
+
+/**
+ * Set while init still has the host's proc and is root of the host's user namespace: in a new one, its proc file would
+ * belong to somebody else. The process inherits it.
+ */
+export function setOomScore({ oomScoreAdj }: Process): Step[] {
+  if (oomScoreAdj === undefined) return [];
+  return [{ name: "setOomScore", args: { adjustment: String(oomScoreAdj) }, from: "/spec/process/oomScoreAdj" }];
 }
 
 /** Execution domain and NUMA policy: for the whole container. */

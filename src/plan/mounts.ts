@@ -1,4 +1,3 @@
-import { ContainerError } from "../error.ts";
 import { MOUNT_ATTR, PROPAGATION, parseMountOptions } from "../linux/mount-options.ts";
 import type { Mount, Spec } from "../spec/spec.ts";
 import { type CgroupDirectory, cgroupDirectories } from "./cgroup-layout.ts";
@@ -20,13 +19,6 @@ export function openSources({ spec, bundle }: Definition): Step[] {
   return (spec.mounts ?? []).flatMap((mount, at): Step[] => {
     if (!isBind(mount)) return [];
     const options = parseMountOptions(mount.options ?? []);
-    // ignoring it would show files with owners that nobody asked for
-    if (options.idmap !== undefined || mount.uidMappings?.length)
-      throw new ContainerError({
-        message: `cannot map the ids of the mount on ${mount.destination}: not supported (/mounts/${at})`,
-        code: "ERR_SPEC",
-        from: fromOf(at),
-      });
     return [
       {
         name: "openSource",

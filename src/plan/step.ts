@@ -137,6 +137,12 @@ export const INIT_STEPS = {
       `clones the container's first process into the cgroup ${cgroup}${Number(namespaces) === 0 ? "" : `, with new namespaces: ${namespaceNames(namespaces)}`}`,
     "As clone; born in its cgroup of version 2, the process is never outside of its limits.",
   ),
+  setOomScore: init(
+    64,
+    { adjustment: "string" },
+    ({ adjustment }) => `adjusts its score for the out-of-memory killer by ${adjustment}`,
+    "When memory runs out, the kernel kills the process with the highest score.",
+  ),
   runHook: init(58, { hook: "strings", environment: "strings", state: "reads", timeoutMs: "number" }, ({ hook }) => `runs the hook ${hook[0]}`, "Hooks of these kinds run inside the container's namespaces."),
 } as const;
 

@@ -8,7 +8,11 @@ import type { Process, Spec } from "../spec/spec.ts";
  */
 export function refuseUnsupported({ linux, mounts = [] }: Spec, process: Process): void {
   const asked: [boolean, string, string][] = [
-    [(process.apparmorProfile ?? "") !== "" && process.apparmorProfile !== "unconfined", "AppArmor profiles", "/spec/process/apparmorProfile"],
+    [
+      (process.apparmorProfile ?? "") !== "" && process.apparmorProfile !== "unconfined",
+      "AppArmor profiles",
+      "/spec/process/apparmorProfile",
+    ],
     [(process.selinuxLabel ?? "") !== "", "SELinux labels", "/spec/process/selinuxLabel"],
     [(linux?.mountLabel ?? "") !== "", "SELinux labels", "/spec/linux/mountLabel"],
     [Object.keys(linux?.netDevices ?? {}).length > 0, "network devices of the host", "/spec/linux/netDevices"],

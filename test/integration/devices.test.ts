@@ -1,6 +1,17 @@
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Device } from "../../src/spec/spec.ts";
-import { cleanUp, cleanUpFile, exec, idle, makeBundle, probe, results, run, seenIn, type WholeSpec } from "../support/bundle.ts";
+import {
+  cleanUp,
+  cleanUpFile,
+  exec,
+  idle,
+  makeBundle,
+  probe,
+  results,
+  run,
+  seenIn,
+  type WholeSpec,
+} from "../support/bundle.ts";
 
 // OCI runtime-spec, config-linux.md "Devices", "Default Devices", "Device access", "/dev symbolic links".
 
@@ -15,9 +26,24 @@ function withMknod(spec: WholeSpec): void {
 }
 
 test("/dev has the default devices, for everybody, and the links beside them", () => {
-  const seen = probe((spec) => {
-    spec.process.user = { uid: 1000, gid: 1000, umask: 0o77 };
-  }, ["--write", "/dev/null", "x", "--open-device", "/dev/zero", "--open-device", "/dev/full", "--open-device", "/dev/urandom", "--open-device", "/dev/random"]);
+  const seen = probe(
+    (spec) => {
+      spec.process.user = { uid: 1000, gid: 1000, umask: 0o77 };
+    },
+    [
+      "--write",
+      "/dev/null",
+      "x",
+      "--open-device",
+      "/dev/zero",
+      "--open-device",
+      "/dev/full",
+      "--open-device",
+      "/dev/urandom",
+      "--open-device",
+      "/dev/random",
+    ],
+  );
   const nodes = seen.devices.filter(({ type }) => type === "character" || type === "block");
   expect(nodes.map(({ name, major, minor }) => `${name} ${major}:${minor}`)).toEqual(DEFAULTS);
   for (const node of nodes) expect(node, node.name).toMatchObject({ mode: "0666", uid: 0, gid: 0 });
@@ -63,13 +89,30 @@ test("the device controller refuses what is not allowed, and allows what every c
   const seen = probe(
     (spec) => {
       withMknod(spec);
-      spec.linux.resources = { devices: [{ allow: false, access: "rwm" }, { allow: true, type: "c", major: 10, minor: 229, access: "r" }] };
+      spec.linux.resources = {
+        devices: [
+          { allow: false, access: "rwm" },
+          { allow: true, type: "c", major: 10, minor: 229, access: "r" },
+        ],
+      };
       spec.linux.devices = [{ path: "/dev/fuse", type: "c", major: 10, minor: 229, fileMode: 0o666 }];
     },
     [
       ...["--mknod", "/dev/mem", "c", "1", "1", "--open-device", "/dev/mem", "r"],
       ...["--mknod", "/dev/loop", "b", "7", "0", "--open-device", "/dev/loop", "r"],
-      ...["--open-device", "/dev/fuse", "w", "--open-device", "/dev/null", "rw", "--mknod", "/dev/another-null", "c", "1", "3"],
+      ...[
+        "--open-device",
+        "/dev/fuse",
+        "w",
+        "--open-device",
+        "/dev/null",
+        "rw",
+        "--mknod",
+        "/dev/another-null",
+        "c",
+        "1",
+        "3",
+      ],
     ],
   );
   const [, memory, , loop, fuseWrite, nullBoth, another] = seen.actions;
@@ -84,7 +127,12 @@ test("an allowed device can be made and opened, with the access allowed", () => 
   const seen = probe(
     (spec) => {
       withMknod(spec);
-      spec.linux.resources = { devices: [{ allow: false, access: "rwm" }, { allow: true, type: "c", major: 1, minor: 11, access: "rm" }] };
+      spec.linux.resources = {
+        devices: [
+          { allow: false, access: "rwm" },
+          { allow: true, type: "c", major: 1, minor: 11, access: "rm" },
+        ],
+      };
     },
     ["--mknod", "/dev/kmsg", "c", "1", "11", "--open-device", "/dev/kmsg", "w"],
   );
@@ -96,7 +144,22 @@ test("a process that joins by exec is under the same controller", () => {
     withMknod(spec);
     spec.linux.resources = { devices: [{ allow: false, access: "rwm" }] };
   });
-  const seen = seenIn(exec(bundle, ["/bin/probe", "--mknod", "/dev/mem", "c", "1", "1", "--open-device", "/dev/mem", "r", "--open-device", "/dev/null", "r"]));
+  const seen = seenIn(
+    exec(bundle, [
+      "/bin/probe",
+      "--mknod",
+      "/dev/mem",
+      "c",
+      "1",
+      "1",
+      "--open-device",
+      "/dev/mem",
+      "r",
+      "--open-device",
+      "/dev/null",
+      "r",
+    ]),
+  );
   // making a node is harmless and allowed, as with runc; opening it is not
   expect(seen.actions[1]?.error).toBe("EPERM");
   expect(seen.actions[2]?.error).toBeNull();

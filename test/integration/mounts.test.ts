@@ -29,11 +29,36 @@ function hostDirectory(): string {
 
 test("the mount table has exactly the mounts of the spec, the root, and what is masked or protected", () => {
   const seen = probe(() => undefined);
-  const cgroups = readFileSync("/proc/self/mountinfo", "utf8").split("\n").filter((line) => / - cgroup2? /.test(line)).map((line) => line.split(" ")[4] ?? "");
+  const cgroups = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .filter((line) => / - cgroup2? /.test(line))
+    .map((line) => line.split(" ")[4] ?? "");
   const there = (path: string) => seen.mounts.some(({ mountPoint }) => mountPoint === path);
-  const masked = ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"];
+  const masked = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+    "/proc/scsi",
+  ];
   const expected = [
-    ...["/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/proc/sys", "/proc/irq"],
+    ...[
+      "/",
+      "/proc",
+      "/dev",
+      "/dev/pts",
+      "/dev/shm",
+      "/dev/mqueue",
+      "/sys",
+      "/sys/fs/cgroup",
+      "/proc/sys",
+      "/proc/irq",
+    ],
     ...cgroups,
     // what this kernel has of them
     ...[...masked, "/proc/bus", "/proc/fs", "/proc/sysrq-trigger"].filter(there),
@@ -55,8 +80,18 @@ test("attributes have their effect: ro, nosuid, nodev, noexec, and their opposit
     (spec) => {
       spec.mounts.push(
         { destination: "/tmp", type: "tmpfs", source: "tmpfs", options: ["ro"] },
-        { destination: "/home", type: "tmpfs", source: "tmpfs", options: ["nosuid", "nodev", "noexec", "noatime", "nosymfollow", "nodiratime"] },
-        { destination: "/root", type: "tmpfs", source: "named", options: ["ro", "rw", "noexec", "exec", "size=64k", "mode=0711", "nr_inodes=10", "uid=5", "gid=6"] },
+        {
+          destination: "/home",
+          type: "tmpfs",
+          source: "tmpfs",
+          options: ["nosuid", "nodev", "noexec", "noatime", "nosymfollow", "nodiratime"],
+        },
+        {
+          destination: "/root",
+          type: "tmpfs",
+          source: "named",
+          options: ["ro", "rw", "noexec", "exec", "size=64k", "mode=0711", "nr_inodes=10", "uid=5", "gid=6"],
+        },
       );
       const every = ["CAP_MKNOD", "CAP_DAC_OVERRIDE"];
       spec.process.capabilities = { bounding: every, permitted: every, effective: every };
@@ -73,7 +108,9 @@ test("attributes have their effect: ro, nosuid, nodev, noexec, and their opposit
   expect(seen.actions[3]?.error).toBeNull();
   expect(seen.actions[4]?.result).toMatchObject({ mode: "0711", uid: 5, gid: 6 });
   expect(seen.actions[5]?.error === "ENOSPC" || Number(seen.actions[5]?.result) < 80000).toBe(true);
-  expect(new Set(optionsAt(seen, "/home"))).toEqual(new Set(["rw", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"]));
+  expect(new Set(optionsAt(seen, "/home"))).toEqual(
+    new Set(["rw", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"]),
+  );
   expect(new Set(optionsAt(seen, "/root"))).toEqual(new Set(["rw", "relatime"]));
   expect(mountAt(seen, "/root")).toMatchObject({ source: "named", type: "tmpfs" });
   expect(mountAt(seen, "/root").superOptions).toContain("size=64k");
@@ -142,31 +179,79 @@ describe("bind mounts", () => {
   test("bind takes one mount, rbind those below; recursive attributes reach those, too", () => {
     const source = hostDirectory();
     // the mount below lives in a namespace of its own, with the runtime
-    const through = ["unshare", "--mount", "sh", "-c", `mount -t tmpfs below ${source}/below && mkdir ${source}/below/mounted && "$@"`, "sh"];
+    const through = [
+      "unshare",
+      "--mount",
+      "sh",
+      "-c",
+      `mount -t tmpfs below ${source}/below && mkdir ${source}/below/mounted && "$@"`,
+      "sh",
+    ];
     const seen = probe(
       (spec) => {
         spec.root.readonly = false;
-        const bind = (destination: string, ...options: string[]) => spec.mounts.push({ destination, type: "bind", source, options });
+        const bind = (destination: string, ...options: string[]) =>
+          spec.mounts.push({ destination, type: "bind", source, options });
         bind("/single", "bind");
         bind("/whole", "rbind");
         bind("/shallow", "rbind", "ro");
         bind("/deep", "rbind", "rro", "rnosuid", "rnodev", "rnoexec");
       },
-      ["/single/below/mounted", "/whole/below/mounted", "/shallow/below/mounted", "/deep/below/mounted"].flatMap((path) => ["--stat", path])
-        .concat(["--write", "/whole/below/x", "1", "--write", "/shallow/x", "1", "--write", "/shallow/below/x", "1", "--write", "/deep/x", "1", "--write", "/deep/below/x", "1"]),
+      ["/single/below/mounted", "/whole/below/mounted", "/shallow/below/mounted", "/deep/below/mounted"]
+        .flatMap((path) => ["--stat", path])
+        .concat([
+          "--write",
+          "/whole/below/x",
+          "1",
+          "--write",
+          "/shallow/x",
+          "1",
+          "--write",
+          "/shallow/below/x",
+          "1",
+          "--write",
+          "/deep/x",
+          "1",
+          "--write",
+          "/deep/below/x",
+          "1",
+        ]),
       { through },
     );
-    expect(seen.actions.map(({ error }) => error)).toEqual(["ENOENT", null, null, null, null, "EROFS", null, "EROFS", "EROFS"]);
-    for (const path of ["/deep", "/deep/below"]) expect(optionsAt(seen, path), path).toEqual(expect.arrayContaining(["ro", "nosuid", "nodev", "noexec"]));
+    expect(seen.actions.map(({ error }) => error)).toEqual([
+      "ENOENT",
+      null,
+      null,
+      null,
+      null,
+      "EROFS",
+      null,
+      "EROFS",
+      "EROFS",
+    ]);
+    for (const path of ["/deep", "/deep/below"])
+      expect(optionsAt(seen, path), path).toEqual(expect.arrayContaining(["ro", "nosuid", "nodev", "noexec"]));
   });
 
   test("attributes of the source that are not named stay", () => {
     const source = hostDirectory();
-    const through = ["unshare", "--mount", "sh", "-c", `mount -t tmpfs -o nosuid,nodev,noatime below ${source}/below && "$@"`, "sh"];
+    const through = [
+      "unshare",
+      "--mount",
+      "sh",
+      "-c",
+      `mount -t tmpfs -o nosuid,nodev,noatime below ${source}/below && "$@"`,
+      "sh",
+    ];
     const seen = probe(
       (spec) => {
         spec.mounts.push({ destination: "/tmp", type: "bind", source: join(source, "below"), options: ["bind", "ro"] });
-        spec.mounts.push({ destination: "/home", type: "bind", source: join(source, "below"), options: ["bind", "dev", "relatime"] });
+        spec.mounts.push({
+          destination: "/home",
+          type: "bind",
+          source: join(source, "below"),
+          options: ["bind", "dev", "relatime"],
+        });
       },
       [],
       { through },
@@ -203,7 +288,11 @@ test("a mount bound rslave receives what the host mounts later, and passes nothi
   const source = hostDirectory();
   const inside = makeBundle((spec) => {
     spec.mounts.push({ destination: "/tmp", type: "bind", source, options: ["rbind", "rslave"] });
-    spec.process.capabilities = { bounding: ["CAP_SYS_ADMIN"], permitted: ["CAP_SYS_ADMIN"], effective: ["CAP_SYS_ADMIN"] };
+    spec.process.capabilities = {
+      bounding: ["CAP_SYS_ADMIN"],
+      permitted: ["CAP_SYS_ADMIN"],
+      effective: ["CAP_SYS_ADMIN"],
+    };
     spec.process.args = ["/bin/probe", "--sleep", "0.6", "--report", "--mount", "from-inside", "/tmp/below", "tmpfs"];
   });
   const script = `mount --bind ${source} ${source} && mount --make-shared ${source} && { (sleep 0.3; mount -t tmpfs from-outside ${source}/below) & "$@"; status=$?; wait; grep -c from-inside /proc/self/mountinfo >&2; exit $status; }`;
@@ -216,27 +305,30 @@ test("a mount bound rslave receives what the host mounts later, and passes nothi
 });
 
 test("mounts are made in their order: a later one covers an earlier one", () => {
-  const seen = probe((spec) => {
-    spec.mounts.push(
-      { destination: "/tmp", type: "tmpfs", source: "first" },
-      { destination: "/tmp/inner", type: "tmpfs", source: "inner" },
-      { destination: "/tmp", type: "tmpfs", source: "second" },
-    );
-  }, ["--stat", "/tmp/inner"]);
+  const seen = probe(
+    (spec) => {
+      spec.mounts.push(
+        { destination: "/tmp", type: "tmpfs", source: "first" },
+        { destination: "/tmp/inner", type: "tmpfs", source: "inner" },
+        { destination: "/tmp", type: "tmpfs", source: "second" },
+      );
+    },
+    ["--stat", "/tmp/inner"],
+  );
   expect(results(seen.actions)).toEqual(["ENOENT"]);
   expect(mountAt(seen, "/tmp").source).toBe("second");
 });
 
-test("mapped ids, which are not supported yet, are refused instead of being ignored", () => {
-  const source = hostDirectory();
+test("mapped ids and tmpcopyup, which are not supported yet, are refused instead of being ignored", () => {
   const mapping = [{ containerID: 0, hostID: 4000, size: 10 }];
-  const { status, stderr } = run(
-    makeBundle((spec) => {
-      spec.mounts.push({ destination: "/tmp", type: "bind", source, options: ["bind"], uidMappings: mapping, gidMappings: mapping });
-    }),
-  );
-  expect(status).toBe(1);
-  expect(stderr).toMatch(/\/mounts\/7/);
+  for (const mount of [
+    { type: "bind", source: hostDirectory(), options: ["bind"], uidMappings: mapping, gidMappings: mapping },
+    { type: "tmpfs", source: "tmpfs", options: ["tmpcopyup"] },
+  ]) {
+    const { status, stderr } = run(makeBundle((spec) => void spec.mounts.push({ destination: "/tmp", ...mount })));
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/not supported.*\/mounts\/7/);
+  }
 });
 
 test("an unknown type or option is an error that points at the mount", () => {

@@ -1,7 +1,19 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { NamespaceType } from "../../src/spec/spec.ts";
-import { cleanUp, cleanUpFile, type Edit, idle, makeBundle, probe, results, run, seenIn, state, type WholeSpec } from "../support/bundle.ts";
+import {
+  cleanUp,
+  cleanUpFile,
+  type Edit,
+  idle,
+  makeBundle,
+  probe,
+  results,
+  run,
+  seenIn,
+  state,
+  type WholeSpec,
+} from "../support/bundle.ts";
 import type { Seen } from "../support/seen.ts";
 
 // OCI runtime-spec, config-linux.md "Namespaces", "User namespace mappings", "Offset for Time Namespace".
@@ -11,7 +23,16 @@ afterAll(cleanUpFile);
 
 type Name = keyof Seen["namespaces"];
 
-const FILES: Record<NamespaceType, Name> = { cgroup: "cgroup", ipc: "ipc", mount: "mnt", network: "net", pid: "pid", time: "time", user: "user", uts: "uts" };
+const FILES: Record<NamespaceType, Name> = {
+  cgroup: "cgroup",
+  ipc: "ipc",
+  mount: "mnt",
+  network: "net",
+  pid: "pid",
+  time: "time",
+  user: "user",
+  uts: "uts",
+};
 
 /** Inode number of a process's namespace, as this process sees it. */
 function namespaceOf(pid: number | "self", name: Name): number {
@@ -57,7 +78,10 @@ test("a namespace with a path is joined", () => {
   const joined = ["ipc", "network", "uts", "pid", "cgroup", "time"] as const;
   const seen = probe((spec) => {
     delete spec.hostname;
-    spec.linux.namespaces = [{ type: "mount" }, ...joined.map((type) => ({ type, path: `/proc/${pid}/ns/${FILES[type]}` }))];
+    spec.linux.namespaces = [
+      { type: "mount" },
+      ...joined.map((type) => ({ type, path: `/proc/${pid}/ns/${FILES[type]}` })),
+    ];
   });
   for (const type of joined) expect(seen.namespaces[FILES[type]], type).toBe(namespaceOf(pid, FILES[type]));
   expect(seen.namespaces.mnt).not.toBe(namespaceOf(pid, "mnt"));
@@ -107,7 +131,21 @@ test("the clocks of a time namespace are shifted by the offsets", () => {
 });
 
 test("in a user namespace ids are mapped, and root in there is nobody of importance outside", () => {
-  const seen = probe(mapped, ["--write", "/etc/passwd", "x", "--mknod", "/dev/sda", "b", "8", "0", "--syscall", "170", "renamed", "7", "--mount"]);
+  const seen = probe(mapped, [
+    "--write",
+    "/etc/passwd",
+    "x",
+    "--mknod",
+    "/dev/sda",
+    "b",
+    "8",
+    "0",
+    "--syscall",
+    "170",
+    "renamed",
+    "7",
+    "--mount",
+  ]);
   expect(seen.uidMap).toEqual(["0 100000 65536"]);
   expect(seen.gidMap).toEqual(["0 200000 65536"]);
   expect(seen.uids).toEqual({ real: 0, effective: 0, saved: 0, fs: 0 });
@@ -116,7 +154,9 @@ test("in a user namespace ids are mapped, and root in there is nobody of importa
   // the root's files belong to the host's root, who is not mapped; the rest needs capabilities it has not been given
   expect(results(seen.actions)).toEqual(["EROFS", "EPERM", "EPERM", "EPERM"]);
   // devices cannot be made in there: they are the host's, bound
-  const found = seen.devices.filter(({ type }) => type === "character").map(({ name, major, minor }) => `${name} ${major}:${minor}`);
+  const found = seen.devices
+    .filter(({ type }) => type === "character")
+    .map(({ name, major, minor }) => `${name} ${major}:${minor}`);
   expect(found).toEqual(["full 1:7", "null 1:3", "random 1:8", "tty 5:0", "urandom 1:9", "zero 1:5"]);
   expect(seen.network.map(({ name, up }) => `${name} ${up}`)).toEqual(["lo true"]);
 });
@@ -125,11 +165,35 @@ test("all capabilities in a user namespace rule that namespace, not the host", (
   const seen = probe(
     (spec) => {
       mapped(spec);
-      const every = ["CAP_SYS_ADMIN", "CAP_MKNOD", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_NET_ADMIN"];
+      const every = [
+        "CAP_SYS_ADMIN",
+        "CAP_MKNOD",
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_SETUID",
+        "CAP_SETGID",
+        "CAP_NET_ADMIN",
+      ];
       spec.process.capabilities = { bounding: every, permitted: every, effective: every };
       spec.root.readonly = false;
     },
-    ["--mount", "--syscall", "170", "renamed", "7", "--mknod", "/tmp/disk", "b", "8", "0", "--write", "/etc/passwd", "x", "--setuid", "65535"],
+    [
+      "--mount",
+      "--syscall",
+      "170",
+      "renamed",
+      "7",
+      "--mknod",
+      "/tmp/disk",
+      "b",
+      "8",
+      "0",
+      "--write",
+      "/etc/passwd",
+      "x",
+      "--setuid",
+      "65535",
+    ],
   );
   expect(results(seen.actions)).toEqual([true, 0, "EPERM", "EACCES", true]);
 });
@@ -173,8 +237,11 @@ test("in a cgroup namespace the container's own cgroup is the root", () => {
   const seen = probe((spec) => {
     spec.linux.namespaces?.push({ type: "cgroup" });
   });
-  expect(seen.cgroup.map((line) => line.slice(line.indexOf(":", line.indexOf(":") + 1) + 1))).toEqual(seen.cgroup.map(() => "/"));
-  for (const mount of seen.mounts.filter(({ type }) => type.startsWith("cgroup"))) expect(mount.root, mount.mountPoint).toBe("/");
+  expect(seen.cgroup.map((line) => line.slice(line.indexOf(":", line.indexOf(":") + 1) + 1))).toEqual(
+    seen.cgroup.map(() => "/"),
+  );
+  for (const mount of seen.mounts.filter(({ type }) => type.startsWith("cgroup")))
+    expect(mount.root, mount.mountPoint).toBe("/");
 });
 
 test("without a mount namespace the container lives in its root, and the host's mounts stay as they are", () => {

@@ -10,7 +10,10 @@ afterAll(cleanUpFile);
 
 /** The capabilities' bits, as /proc/self/status writes them. */
 function mask(...numbers: number[]): string {
-  return numbers.reduce((bits, number) => bits | (1n << BigInt(number)), 0n).toString(16).padStart(16, "0");
+  return numbers
+    .reduce((bits, number) => bits | (1n << BigInt(number)), 0n)
+    .toString(16)
+    .padStart(16, "0");
 }
 
 const CHOWN = 0;
@@ -127,7 +130,13 @@ test("user, groups and umask are exactly those asked for, and no id can be taken
   expect([...seen.groups].sort((one, other) => one - other)).toEqual([29, 44, 2000]);
   expect(seen.umask).toBe("0027");
   expect(results(seen.actions)).toEqual(["EPERM", "EPERM"]);
-  expect(seen.capabilities).toEqual({ inheritable: mask(), permitted: mask(), effective: mask(), bounding: mask(), ambient: mask() });
+  expect(seen.capabilities).toEqual({
+    inheritable: mask(),
+    permitted: mask(),
+    effective: mask(),
+    bounding: mask(),
+    ambient: mask(),
+  });
 });
 
 test("without additionalGids no group of the caller's is left", () => {
@@ -160,7 +169,13 @@ describe("capabilities", () => {
   test("root has those of the bounding set, and none inheritable (CVE-2022-29162)", () => {
     const seen = probe(() => undefined);
     const held = mask(KILL, NET_BIND_SERVICE, AUDIT_WRITE);
-    expect(seen.capabilities).toEqual({ bounding: held, permitted: held, effective: held, inheritable: mask(), ambient: mask() });
+    expect(seen.capabilities).toEqual({
+      bounding: held,
+      permitted: held,
+      effective: held,
+      inheritable: mask(),
+      ambient: mask(),
+    });
   });
 
   test("with none, even root may do nothing", () => {
@@ -171,7 +186,13 @@ describe("capabilities", () => {
       },
       ["--chown", "/home/app", "0", "0", "--mount", "--mknod", "/dev/here", "c", "1", "3"],
     );
-    expect(seen.capabilities).toEqual({ bounding: mask(), permitted: mask(), effective: mask(), inheritable: mask(), ambient: mask() });
+    expect(seen.capabilities).toEqual({
+      bounding: mask(),
+      permitted: mask(),
+      effective: mask(),
+      inheritable: mask(),
+      ambient: mask(),
+    });
     expect(results(seen.actions)).toEqual(["EPERM", "EPERM", "EPERM"]);
   });
 });

@@ -2,7 +2,18 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSyn
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { makeCanary } from "../../rootfs-fixtures/build.mjs";
-import { type Bundle, cleanUp, cleanUpFile, type Edit, makeBundle, probe, results, run, scratchDirectory, seenIn } from "../support/bundle.ts";
+import {
+  type Bundle,
+  cleanUp,
+  cleanUpFile,
+  type Edit,
+  makeBundle,
+  probe,
+  results,
+  run,
+  scratchDirectory,
+  seenIn,
+} from "../support/bundle.ts";
 import { digestOf } from "../support/host-snapshot.ts";
 
 // OCI runtime-spec, config.md "Root", config-linux.md "Masked Paths", "Readonly Paths", "Rootfs Mount Propagation";
@@ -12,7 +23,10 @@ afterEach(cleanUp);
 afterAll(cleanUpFile);
 
 test("a read-only root refuses writes, a writable one keeps them", () => {
-  const readOnly = probe(() => undefined, ["--write", "/file", "x", "--mkdir", "/directory", "--write", "/bin/probe", "x", "--remove", "/etc/passwd"]);
+  const readOnly = probe(
+    () => undefined,
+    ["--write", "/file", "x", "--mkdir", "/directory", "--write", "/bin/probe", "x", "--remove", "/etc/passwd"],
+  );
   expect(results(readOnly.actions)).toEqual(["EROFS", "EROFS", "EROFS", "EROFS"]);
   const bundle = makeBundle((spec) => {
     spec.root.readonly = false;
@@ -30,10 +44,29 @@ test("nothing of the host's tree can be reached from the root", () => {
       spec.root.readonly = false;
     },
     // the classic escape: a directory, chroot into it, and up
-    ["--mkdir", "/jail", "--syscall", "161", "/jail", "--syscall", "80", "../../../../../..", "--stat", "work", "--stat", "bin/probe"],
+    [
+      "--mkdir",
+      "/jail",
+      "--syscall",
+      "161",
+      "/jail",
+      "--syscall",
+      "80",
+      "../../../../../..",
+      "--stat",
+      "work",
+      "--stat",
+      "bin/probe",
+    ],
   );
   const [made, chrooted, changed, work, probeFile] = seen.actions;
-  expect([made?.error, chrooted?.error, changed?.error, work?.error, probeFile?.error]).toEqual([null, null, null, "ENOENT", null]);
+  expect([made?.error, chrooted?.error, changed?.error, work?.error, probeFile?.error]).toEqual([
+    null,
+    null,
+    null,
+    "ENOENT",
+    null,
+  ]);
   expect(seen.mounts.filter(({ parent, mountPoint }) => mountPoint === "/" && parent !== undefined)).toHaveLength(1);
 });
 
@@ -71,21 +104,31 @@ test("masked paths tell nothing, and read-only ones cannot be changed", () => {
     [
       ...["/proc/kcore", "/proc/keys", "/proc/timer_list", "/etc/passwd"].flatMap((path) => ["--read", path]),
       ...["/home", "/sys/firmware", "/proc/scsi"].flatMap((path) => ["--tree", path]),
-      ...["/proc/sys/kernel/hostname", "/proc/sys/vm/swappiness", "/proc/irq/default_smp_affinity", "/home/new", "/proc/self/comm"].flatMap((path) => ["--write", path, "x"]),
+      ...[
+        "/proc/sys/kernel/hostname",
+        "/proc/sys/vm/swappiness",
+        "/proc/irq/default_smp_affinity",
+        "/home/new",
+        "/proc/self/comm",
+      ].flatMap((path) => ["--write", path, "x"]),
     ],
   );
   const [kcore, keys, timers, passwd, home, firmware, scsi, ...writes] = seen.actions;
   // a file is covered by the null device, which reads as empty; what this kernel does not have is not there at all
-  for (const file of [kcore, keys, timers, passwd]) expect(file?.error ?? file?.result, file?.arguments[0]).toBeOneOf(["", "ENOENT"]);
+  for (const file of [kcore, keys, timers, passwd])
+    expect(file?.error ?? file?.result, file?.arguments[0]).toBeOneOf(["", "ENOENT"]);
   expect(passwd?.result).toBe("");
-  for (const tree of [home, firmware, scsi]) if (tree?.error !== "ENOENT") expect(belowRoot(tree?.result), tree?.arguments[0]).toEqual([]);
+  for (const tree of [home, firmware, scsi])
+    if (tree?.error !== "ENOENT") expect(belowRoot(tree?.result), tree?.arguments[0]).toEqual([]);
   expect(home?.error).toBeNull();
   expect(results(writes)).toEqual(["EROFS", "EROFS", "EROFS", "EROFS", "EROFS"]);
 });
 
 /** The paths of a --tree, without the directory itself. */
 function belowRoot(tree: unknown): unknown[] {
-  return Array.isArray(tree) ? tree.filter((entry: { path?: string }) => entry.path !== "" && entry.path !== "." && entry.path !== "/") : [tree];
+  return Array.isArray(tree)
+    ? tree.filter((entry: { path?: string }) => entry.path !== "" && entry.path !== "." && entry.path !== "/")
+    : [tree];
 }
 
 describe("a hostile root", () => {
@@ -119,9 +162,12 @@ describe("a hostile root", () => {
     ["proc", "/proc"],
     ["sysfs", "/sys"],
   ])("%s is not mounted through a link (CVE-2019-19921)", (type, destination) => {
-    const { bundle, canary, before } = hostile((spec) => {
-      spec.mounts = [{ destination, type, source: type }];
-    }, type === "proc" ? "proc" : "sys");
+    const { bundle, canary, before } = hostile(
+      (spec) => {
+        spec.mounts = [{ destination, type, source: type }];
+      },
+      type === "proc" ? "proc" : "sys",
+    );
     const { status, stderr } = run(bundle);
     expect(status).toBe(1);
     expect(stderr).toContain("/mounts/0");
@@ -141,23 +187,26 @@ describe("a hostile root", () => {
     { destination: "/chain/made", file: false },
     { destination: "/tmp/made", file: false },
     { destination: "/dangling-inside", file: false },
-  ])("what is bound to $destination stays inside the root, and the canary as it was (CVE-2021-30465)", ({ destination, file }) => {
-    const source = mkdtempSync(join(scratchDirectory(), "source-"));
-    writeFileSync(join(source, "file"), "from the host\n");
-    const mounts = readFileSync("/proc/self/mountinfo", "utf8");
-    const { bundle, canary, before } = hostile((spec) => {
-      spec.mounts = [
-        { destination: "/proc", type: "proc", source: "proc" },
-        { destination, type: "bind", source: file ? join(source, "file") : source, options: ["rbind"] },
-      ];
-      spec.process.args = ["/bin/probe", "--write", file ? destination : `${destination}/file`, "changed"];
-    });
-    const { status, stdout } = run(bundle);
-    // whether a link within the root is followed or refused is the runtime's choice; that it stays inside is not
-    if (status === 0) expect(stdout).toContain(source);
-    expect(digestOf(canary)).toBe(before);
-    expect(readFileSync("/proc/self/mountinfo", "utf8")).toBe(mounts);
-  });
+  ])(
+    "what is bound to $destination stays inside the root, and the canary as it was (CVE-2021-30465)",
+    ({ destination, file }) => {
+      const source = mkdtempSync(join(scratchDirectory(), "source-"));
+      writeFileSync(join(source, "file"), "from the host\n");
+      const mounts = readFileSync("/proc/self/mountinfo", "utf8");
+      const { bundle, canary, before } = hostile((spec) => {
+        spec.mounts = [
+          { destination: "/proc", type: "proc", source: "proc" },
+          { destination, type: "bind", source: file ? join(source, "file") : source, options: ["rbind"] },
+        ];
+        spec.process.args = ["/bin/probe", "--write", file ? destination : `${destination}/file`, "changed"];
+      });
+      const { status, stdout } = run(bundle);
+      // whether a link within the root is followed or refused is the runtime's choice; that it stays inside is not
+      if (status === 0) expect(stdout).toContain(source);
+      expect(digestOf(canary)).toBe(before);
+      expect(readFileSync("/proc/self/mountinfo", "utf8")).toBe(mounts);
+    },
+  );
 
   test("a working directory through a link is not made on the host", () => {
     const { bundle, canary, before } = hostile((spec) => {

@@ -17,26 +17,45 @@ function denying(...syscalls: NonNullable<Seccomp["syscalls"]>): Seccomp {
 
 const NR = { getpid: 39, mkdir: 83, kexec: 246, personality: 135, newer: 5000 };
 
-test.each([true, false])("a filter is in force with noNewPrivileges %s, with the errno asked for", (noNewPrivileges) => {
-  const seen = probe(
-    (spec) => {
-      spec.root.readonly = false;
-      spec.process.noNewPrivileges = noNewPrivileges;
-      spec.linux.seccomp = denying(
-        { names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet: 95 },
-        { names: ["kexec_load"], action: "SCMP_ACT_ERRNO" },
-        { names: ["personality"], action: "SCMP_ACT_ERRNO", errnoRet: 5, args: [{ index: 0, value: 8, op: "SCMP_CMP_EQ" }] },
-      );
-    },
-    ["--mkdir", "/new", "--syscall", `${NR.kexec}`, "--syscall", `${NR.personality}`, "8", "--syscall", `${NR.personality}`, "0"],
-  );
-  expect(seen.seccomp).toEqual({ mode: 2, filters: 1 });
-  expect(seen.noNewPrivs).toBe(noNewPrivileges);
-  expect(results(seen.actions)).toEqual(["EOPNOTSUPP", "EPERM", "EIO", 0]);
-  // the capability that loading needed has not stayed
-  expect(seen.capabilities.effective).toBe("0000000020000420");
-  expect(seen.capabilities.permitted).toBe("0000000020000420");
-});
+test.each([true, false])(
+  "a filter is in force with noNewPrivileges %s, with the errno asked for",
+  (noNewPrivileges) => {
+    const seen = probe(
+      (spec) => {
+        spec.root.readonly = false;
+        spec.process.noNewPrivileges = noNewPrivileges;
+        spec.linux.seccomp = denying(
+          { names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet: 95 },
+          { names: ["kexec_load"], action: "SCMP_ACT_ERRNO" },
+          {
+            names: ["personality"],
+            action: "SCMP_ACT_ERRNO",
+            errnoRet: 5,
+            args: [{ index: 0, value: 8, op: "SCMP_CMP_EQ" }],
+          },
+        );
+      },
+      [
+        "--mkdir",
+        "/new",
+        "--syscall",
+        `${NR.kexec}`,
+        "--syscall",
+        `${NR.personality}`,
+        "8",
+        "--syscall",
+        `${NR.personality}`,
+        "0",
+      ],
+    );
+    expect(seen.seccomp).toEqual({ mode: 2, filters: 1 });
+    expect(seen.noNewPrivs).toBe(noNewPrivileges);
+    expect(results(seen.actions)).toEqual(["EOPNOTSUPP", "EPERM", "EIO", 0]);
+    // the capability that loading needed has not stayed
+    expect(seen.capabilities.effective).toBe("0000000020000420");
+    expect(seen.capabilities.permitted).toBe("0000000020000420");
+  },
+);
 
 test("an allow-list answers ENOSYS to system calls newer than itself, and its own errno to the others", () => {
   const seen = probe(
@@ -44,13 +63,17 @@ test("an allow-list answers ENOSYS to system calls newer than itself, and its ow
       spec.process.user = { uid: 1000, gid: 1000 };
       spec.process.noNewPrivileges = false;
       delete spec.process.capabilities;
-      spec.linux.seccomp = defaultProfile([]);
+      spec.linux.seccomp = defaultProfile([], "x86_64");
     },
     ["--syscall", `${NR.newer}`, "--syscall", `${NR.kexec}`, "--mount", "--syscall", `${NR.getpid}`],
   );
   expect(seen.seccomp).toEqual({ mode: 2, filters: 1 });
   expect(results(seen.actions)).toEqual(["ENOSYS", "EPERM", "EPERM", 1]);
-  expect(seen.capabilities).toMatchObject({ effective: "0000000000000000", permitted: "0000000000000000", ambient: "0000000000000000" });
+  expect(seen.capabilities).toMatchObject({
+    effective: "0000000000000000",
+    permitted: "0000000000000000",
+    ambient: "0000000000000000",
+  });
 });
 
 test("a user without capabilities keeps its ambient ones through the filter's loading", () => {
@@ -59,10 +82,16 @@ test("a user without capabilities keeps its ambient ones through the filter's lo
     spec.process.user = { uid: 1000, gid: 1000 };
     spec.process.noNewPrivileges = false;
     spec.process.capabilities = { bounding: one, permitted: one, effective: one, inheritable: one, ambient: one };
-    spec.linux.seccomp = defaultProfile(one);
+    spec.linux.seccomp = defaultProfile(one, "x86_64");
   });
   const mask = "0000000000000400";
-  expect(seen.capabilities).toEqual({ bounding: mask, permitted: mask, effective: mask, inheritable: mask, ambient: mask });
+  expect(seen.capabilities).toEqual({
+    bounding: mask,
+    permitted: mask,
+    effective: mask,
+    inheritable: mask,
+    ambient: mask,
+  });
   expect(seen.seccomp.mode).toBe(2);
 });
 

@@ -12,12 +12,12 @@ import {
 import { constants, tmpdir } from "node:os";
 import { join as joinPath, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { makeRoot } from "../../rootfs-fixtures/build.mjs";
-import { parsePlan } from "../../src/plan/text.ts";
+import { build, makeRoot } from "../../rootfs-fixtures/build.mjs";
+import { Container } from "../../src/container/container.ts";
 import type { Spec } from "../../src/spec/spec.ts";
 import { template } from "../../src/spec/template.ts";
 import { join, type TracedStep } from "../../src/trace/join.ts";
-import { decodeReports, type Report } from "../../src/trace/report.ts";
+import type { Report } from "../../src/trace/report.ts";
 
 /*
  * An independent witness: strace sees every system call of every process and thread from outside, through ptrace, and
@@ -25,6 +25,7 @@ import { decodeReports, type Report } from "../../src/trace/report.ts";
  */
 
 const BUILDS = { executable: [resolve("dist/bin/caisson-runtime")], node: [process.execPath, "caisson-runtime"] };
+const ID = "traced";
 const IDS = 65536;
 
 /** A system call as strace and as we saw it. */
@@ -38,6 +39,7 @@ interface Call {
 let directory = "";
 
 beforeAll(() => {
+  build();
   directory = mkdtempSync(joinPath(tmpdir(), "caisson-trace-"));
   chmodSync(directory, 0o755); // root of a user namespace is somebody else here
   makeRoot("minimal", joinPath(directory, "rootfs"));
@@ -56,6 +58,7 @@ function specOf(user: boolean): Spec {
     ...spec,
     process: {
       ...spec.process,
+      cwd: "/",
       terminal: false,
       args: ["/bin/true"],
       user: { uid: 1000, gid: 1000, additionalGids: [7, 8], umask: 0o27 },
@@ -76,34 +79,25 @@ function specOf(user: boolean): Spec {
 }
 
 /** Runs a container under strace. @returns its trace, and what strace saw of each thread by thread id */
-function runUnderStrace(build: readonly string[], spec: Spec): { traced: TracedStep[]; seen: Map<number, string[]> } {
+function runUnderStrace(called: readonly string[], spec: Spec): { traced: TracedStep[]; seen: Map<number, string[]> } {
   writeFileSync(joinPath(directory, "config.json"), JSON.stringify(spec));
   const root = joinPath(directory, "state");
   const witnessed = mkdtempSync(joinPath(directory, "strace-"));
-  const runtime = [...build, "--root", root];
+  const runtime = [...called, "--root", root];
   const strace = "strace -ff -n -qqq -X raw -e raw=all -e signal=none".split(" ");
-  const [command = "", ...words] = [
-    ...strace,
-    "-o",
-    joinPath(witnessed, "thread"),
-    ...runtime,
-    "run",
-    "--keep",
-    "traced",
-  ];
+  const [command = "", ...words] = [...strace, "-o", joinPath(witnessed, "thread"), ...runtime, "run", "--keep", ID];
   try {
     const { status, stderr } = spawnSync(command, words, { cwd: directory, encoding: "utf8" });
     expect(stderr).toBe("");
     expect(status).toBe(0);
-    const read = (name: string) => readFileSync(joinPath(root, "traced", name));
-    const traced = join(parsePlan(read("plan.json").toString()), decodeReports(read("trace")));
+    const { plan, reports } = Container.open(root, ID).trace;
     const threads = readdirSync(witnessed).map((name): [number, string[]] => [
       Number(name.split(".")[1]),
       readFileSync(joinPath(witnessed, name), "utf8").trimEnd().split("\n"),
     ]);
-    return { traced, seen: new Map(threads) };
+    return { traced: join(plan, reports), seen: new Map(threads) };
   } finally {
-    execFileSync(runtime[0] ?? "", [...runtime.slice(1), "delete", "--force", "traced"], { cwd: directory });
+    execFileSync(runtime[0] ?? "", [...runtime.slice(1), "delete", "--force", ID], { cwd: directory });
   }
 }
 
@@ -150,7 +144,7 @@ function threadThat(
   throw new Error(`no thread called ${name}`);
 }
 
-describe.each(Object.entries(BUILDS))("with the %s build", (_, build) => {
+describe.each(Object.entries(BUILDS))("with the %s build", (_, command) => {
   describe.each([
     ["without a user namespace", false],
     ["in a user namespace", true],
@@ -163,7 +157,7 @@ describe.each(Object.entries(BUILDS))("with the %s build", (_, build) => {
         .flatMap(({ calls }) => calls);
 
     beforeAll(() => {
-      ({ traced, seen } = runUnderStrace(build, specOf(user)));
+      ({ traced, seen } = runUnderStrace(command, specOf(user)));
     });
 
     test("strace saw init's calls one to one: numbers, arguments, results", () => {

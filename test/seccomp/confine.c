@@ -18,10 +18,7 @@ static long call_i386(long number, long a, long b, long c)
 #ifdef __x86_64__
 	long result = number;
 
-	__asm__ volatile("int $0x80"
-			 : "+a"(result)
-			 : "b"(a), "c"(b), "d"(c)
-			 : "memory", "r8", "r9", "r10", "r11");
+	__asm__ volatile("int $0x80" : "+a"(result) : "b"(a), "c"(b), "d"(c) : "memory", "r8", "r9", "r10", "r11");
 	return (int)result;
 #else
 	(void)number, (void)a, (void)b, (void)c;

@@ -54,7 +54,7 @@ function places(value: Json, tokens: (string | number)[] = []): (string | number
 function replace(document: Json, [first, ...rest]: (string | number)[], value: Json | undefined): Json | undefined {
   if (first === undefined) return value;
   if (typeof document !== "object" || document === null) return document;
-  const copy = structuredClone(document) as { [name: string]: Json };
+  const copy = (Array.isArray(document) ? [...document] : { ...document }) as { [name: string]: Json };
   const old = copy[first];
   const changed = old === undefined ? undefined : replace(old, rest, value);
   if (changed !== undefined) copy[first] = changed;
@@ -71,7 +71,8 @@ const VALUES: (Json | undefined)[] = [
   ...["SCMP_ACT_NOTIFY", "SCMP_ACT_ALLOW", "SCHED_FIFO", "MPOL_DEFAULT", "user", "b", "1MB", "1kB", "RLIMIT_X"],
 ];
 
-const GOOD = JSON.parse(toJson(everything())) as Json;
+/** With numbers that survive JSON.parse: the schema's judge knows no others. */
+const GOOD = JSON.parse(toJson(everything()).replace(/[0-9]{16,}/g, "5000")) as Json;
 
 const someChanges = fc.array(
   fc.tuple(fc.nat(), fc.oneof(fc.constantFrom(...VALUES), fc.jsonValue({ maxDepth: 2 }) as fc.Arbitrary<Json>)),
@@ -117,6 +118,7 @@ describe.skipIf(!hasSchema)(`the OCI's schema and parse agree${hasSchema ? "" : 
 
   test("about the document with every field", () => {
     expect(accepts(GOOD)).toBe(true);
+    expect(faultsIn(JSON.stringify(GOOD))).toEqual([]);
     expect(faultsIn(toJson(everything()))).toEqual([]);
   });
 
@@ -129,7 +131,9 @@ describe.skipIf(!hasSchema)(`the OCI's schema and parse agree${hasSchema ? "" : 
 
   test("about it with several members replaced or removed", () => {
     fc.assert(
-      fc.property(someChanges, (changes) => expect(disagreement(changed(changes))).toEqual([])),
+      fc.property(someChanges, (changes) => {
+        expect(disagreement(changed(changes))).toEqual([]);
+      }),
       { numRuns: 500 },
     );
   });

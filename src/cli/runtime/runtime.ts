@@ -128,6 +128,7 @@ function messageOf(error: unknown): string {
   ]
     .filter((word) => word !== undefined)
     .join(" ");
-  const words = detail === "" || error.step === undefined ? error.message : `${error.message} (${detail})`;
+  const tells = detail !== "" && (error.step !== undefined || error.from !== undefined);
+  const words = tells ? `${error.message} (${detail})` : error.message;
   return error.hint === undefined ? words : `${words}: ${error.hint}`;
 }

@@ -1,0 +1,142 @@
+import { closeSync, openSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, expect, test } from "vitest";
+import {
+  cleanUp,
+  cleanUpFile,
+  create,
+  exec,
+  type Invocation,
+  idle,
+  makeBundle,
+  reportOf,
+  run,
+  scratchDirectory,
+  seenIn,
+  start,
+  untilStopped,
+} from "../support/bundle.ts";
+import type { Seen } from "../support/seen.ts";
+
+// What a container must not inherit: CVE-2016-9962, CVE-2024-21626; and what it must.
+
+afterEach(cleanUp);
+afterAll(cleanUpFile);
+
+function numbers({ descriptors }: Seen): number[] {
+  return descriptors.map(({ fd }) => fd);
+}
+
+/** The probe's report by each way a process comes into a container. */
+function everyWay(how: Invocation = {}): { [way: string]: Seen } {
+  const created = makeBundle();
+  expect(create(created, how).status).toBe(0);
+  expect(start(created).status).toBe(0);
+  untilStopped(created);
+  return {
+    run: seenIn(run(makeBundle(), how)),
+    create: reportOf(created),
+    exec: seenIn(exec(idle(), ["/bin/probe"], how)),
+  };
+}
+
+test("exactly the standard streams are open, by run, create and exec, whatever the caller had open", () => {
+  const file = join(scratchDirectory(), "open-file");
+  writeFileSync(file, "x");
+  const leaked = [file, "/", "/proc/self/ns/mnt", "/sys/fs/cgroup"].map((path) => openSync(path, "r"));
+  try {
+    for (const [way, seen] of Object.entries(everyWay({ descriptors: leaked })))
+      expect(numbers(seen), way).toEqual([0, 1, 2]);
+  } finally {
+    for (const fd of leaked) closeSync(fd);
+  }
+});
+
+test("descriptors are preserved as asked for, with --preserve-fds and $LISTEN_FDS, and no others", () => {
+  const paths = ["one", "two", "three", "four"].map((name) => join(scratchDirectory(), name));
+  const given = paths.map((path) => {
+    writeFileSync(path, path);
+    return openSync(path, "r");
+  });
+  try {
+    const two = seenIn(run(makeBundle(), { descriptors: given }, "--preserve-fds", "2"));
+    expect(two.descriptors.slice(3).map(({ fd, target, cloexec }) => ({ fd, target, cloexec }))).toEqual([
+      { fd: 3, target: paths[0], cloexec: false },
+      { fd: 4, target: paths[1], cloexec: false },
+    ]);
+    expect(numbers(two)).toEqual([0, 1, 2, 3, 4]);
+    const activating = ["sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"', "sh"];
+    const three = seenIn(run(makeBundle(), { descriptors: given, through: activating }, "--preserve-fds", "2"));
+    expect(numbers(three)).toEqual([0, 1, 2, 3, 4, 5]);
+    // the container is told of those that are for socket activation
+    expect(three.env.filter((entry) => entry.startsWith("LISTEN_"))).toEqual(["LISTEN_FDS=1", "LISTEN_PID=1"]);
+    // those meant for another process are not the container's
+    const none = seenIn(
+      run(makeBundle(), { descriptors: given, env: { ...process.env, LISTEN_FDS: "1", LISTEN_PID: "1" } }),
+    );
+    expect(numbers(none)).toEqual([0, 1, 2]);
+    expect(none.env.join()).not.toContain("LISTEN");
+    const joined = seenIn(exec(idle(), ["/bin/probe"], { descriptors: given, flags: ["--preserve-fds", "1"] }));
+    expect(joined.descriptors.slice(3).map(({ target }) => target)).toEqual([paths[0]]);
+  } finally {
+    for (const fd of given) closeSync(fd);
+  }
+});
+
+test("asking for descriptors that are not there is an error", () => {
+  for (const count of ["90", "-1", "x"]) {
+    const { status, stdout } = run(makeBundle(), {}, "--preserve-fds", count);
+    expect(status, count).toBe(1);
+    expect(stdout, count).toBe("");
+  }
+});
+
+test("signals are as the kernel starts with: none blocked, none ignored", () => {
+  // the runtime itself is started with some blocked and ignored
+  const through = [
+    "python3",
+    "-c",
+    "import os,signal,sys; signal.pthread_sigmask(signal.SIG_BLOCK,{10,12,34}); [signal.signal(n,signal.SIG_IGN) for n in (1,2,13,17)]; os.execvp(sys.argv[1],sys.argv[1:])",
+  ];
+  for (const [way, seen] of Object.entries(everyWay({ through })))
+    expect(seen.signals, way).toEqual({
+      blocked: "0000000000000000",
+      ignored: "0000000000000000",
+      caught: "0000000000000000",
+    });
+});
+
+test("limits, umask and niceness are the caller's where the spec says nothing", () => {
+  const through = ["sh", "-c", 'umask 031; ulimit -Sn 345; ulimit -Ss 4321; nice -n 3 "$@"', "sh"];
+  const bundle = () =>
+    makeBundle((spec) => {
+      delete spec.process.rlimits;
+    });
+  const seen = seenIn(run(bundle(), { through }));
+  expect(seen.rlimits.RLIMIT_NOFILE?.soft).toBe(345);
+  expect(seen.rlimits.RLIMIT_STACK?.soft).toBe(4321 * 1024);
+  // runc starts containers with the usual umask, whatever its own is
+  expect(seen.umask).toBe("0022");
+  expect(seen.scheduler.nice).toBe(3);
+  const theirs = seenIn(run(bundle(), { through, program: "runc" }));
+  expect(theirs.umask).toBe(seen.umask);
+  expect(theirs.scheduler.nice).toBe(seen.scheduler.nice);
+  expect(theirs.rlimits.RLIMIT_STACK).toEqual(seen.rlimits.RLIMIT_STACK);
+});
+
+test("nothing of the caller's environment is passed on", () => {
+  const seen = seenIn(run(makeBundle(), { env: { ...process.env, SECRET: "of-the-host", LD_BIND_NOW: "1" } }));
+  expect(seen.env.map((entry) => entry.split("=")[0]).sort()).toEqual(["HOME", "PATH", "TERM"]);
+});
+
+test("a closed standard stream of the caller's is no way for another descriptor to take its place", () => {
+  for (const closing of ["0<&-", "2>&-"]) {
+    const { status, stdout } = run(makeBundle(), { through: ["sh", "-c", `exec "$@" ${closing}`, "sh"] });
+    expect(status, closing).toBe(0);
+    const seen: Seen = JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "");
+    for (const { fd, target } of seen.descriptors) {
+      expect(fd, closing).toBeLessThan(3);
+      expect(target, closing).toMatch(/^(pipe:|socket:|\/dev\/null)/);
+    }
+  }
+});

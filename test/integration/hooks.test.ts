@@ -1,0 +1,177 @@
+import { chmodSync, existsSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, expect, test } from "vitest";
+import type { HookName } from "../../src/spec/spec.ts";
+import {
+  type Bundle,
+  cleanUp,
+  cleanUpFile,
+  create,
+  type Edit,
+  makeBundle,
+  remove,
+  rewrite,
+  run,
+  start,
+  state,
+  until,
+} from "../support/bundle.ts";
+import { cgroupDirectories } from "../support/host-snapshot.ts";
+
+// OCI runtime-spec, config.md "POSIX-platform Hooks", runtime.md "Lifecycle".
+
+afterEach(cleanUp);
+afterAll(cleanUpFile);
+
+const KINDS: HookName[] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+interface Record {
+  kind: string;
+  state: { id: string; status: string; pid: number; bundle: string; ociVersion: string };
+  mnt: string;
+  pidNamespace: string;
+  argument: string;
+  variable: string;
+  root: string;
+}
+
+/** A bundle of the shell root whose hooks write into a directory that is bound into the container. */
+function hookedBundle(edit: Edit = () => undefined): { bundle: Bundle; records: () => Record[] } {
+  const bundle = makeBundle(() => undefined, { root: "shell" });
+  const log = join(bundle.path, "log");
+  mkdirSync(log);
+  const script = (directory: string) =>
+    `#!/bin/sh\necho "{\\"kind\\":\\"$1\\",\\"argument\\":\\"$2\\",\\"variable\\":\\"$V\\",\\"mnt\\":\\"$(readlink /proc/self/ns/mnt)\\",\\"pidNamespace\\":\\"$(readlink /proc/self/ns/pid)\\",\\"root\\":\\"$(test -e /mark && echo container || echo host)\\",\\"state\\":$(cat)}" >> ${directory}/records\n`;
+  writeFileSync(join(bundle.path, "hook"), script(log));
+  writeFileSync(join(bundle.rootfs, "hook"), script("/log"));
+  writeFileSync(join(bundle.rootfs, "mark"), "");
+  for (const path of [join(bundle.path, "hook"), join(bundle.rootfs, "hook")]) chmodSync(path, 0o755);
+  const env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "V=val ue"];
+  rewrite(bundle, (spec) => {
+    spec.process.args = ["/bin/sh", "-c", "echo ran >> /log/order"];
+    spec.mounts.push({ destination: "/log", type: "bind", source: "log", options: ["bind"] });
+    spec.hooks = Object.fromEntries(
+      KINDS.map((kind) => [
+        kind,
+        [1, 2].map((number) => ({
+          path: kind === "startContainer" ? "/hook" : join(bundle.path, "hook"),
+          args: ["hook", kind, `${kind} ${number}`],
+          env,
+        })),
+      ]),
+    );
+    edit(spec);
+  });
+  const records = () =>
+    existsSync(join(log, "records"))
+      ? readFileSync(join(log, "records"), "utf8")
+          .trimEnd()
+          .split("\n")
+          .map((line): Record => JSON.parse(line))
+      : [];
+  return { bundle, records };
+}
+
+test("hooks of all kinds run, each at its time, in their order, with the state on standard input", () => {
+  const { bundle, records } = hookedBundle();
+  const kinds = () => records().map(({ argument }) => argument);
+  const both = (kind: string) => [`${kind} 1`, `${kind} 2`];
+  expect(create(bundle)).toMatchObject({ status: 0, stderr: "" });
+  const { pid } = state(bundle);
+  const created = [...both("prestart"), ...both("createRuntime"), ...both("createContainer")];
+  expect(kinds()).toEqual(created);
+  const mount = readlinkSync(`/proc/${pid}/ns/mnt`);
+  expect(start(bundle)).toMatchObject({ status: 0, stderr: "" });
+  until("the container has ended", () => state(bundle).status === "stopped");
+  const started = [...created, ...both("startContainer"), ...both("poststart")];
+  expect(kinds()).toEqual(started);
+  expect(remove(bundle)).toMatchObject({ status: 0, stderr: "" });
+  expect(kinds()).toEqual([...started, ...both("poststop")]);
+
+  const host = readlinkSync("/proc/self/ns/mnt");
+  const inside = ["createContainer", "startContainer"];
+  const statuses: { [kind: string]: string[] } = {
+    prestart: ["creating"],
+    createRuntime: ["creating"],
+    createContainer: ["creating"],
+    startContainer: ["created"],
+    poststart: ["running"],
+    poststop: ["stopped"],
+  };
+  for (const record of records()) {
+    expect(record.variable).toBe("val ue");
+    expect(record.mnt, record.kind).toBe(inside.includes(record.kind) ? mount : host);
+    // createContainer runs before the root is entered: its path is the host's
+    expect(record.root, record.kind).toBe(record.kind === "startContainer" ? "container" : "host");
+    expect(record.state, record.kind).toMatchObject({
+      id: bundle.id,
+      bundle: bundle.path,
+      ociVersion: expect.stringMatching(/^1\./),
+    });
+    expect(statuses[record.kind], record.kind).toContain(record.state.status);
+    if (record.kind !== "poststop") expect(record.state.pid, record.kind).toBe(pid);
+  }
+});
+
+test.each(["prestart", "createRuntime", "createContainer", "startContainer"] as const)(
+  "a %s hook that fails ends the container before its command runs",
+  (kind) => {
+    const { bundle } = hookedBundle((spec) => {
+      spec.hooks = { [kind]: [{ path: kind === "startContainer" ? "/bin/false" : "/bin/false", args: ["false"] }] };
+    });
+    const { status, stderr } = run(bundle);
+    expect(status).toBe(1);
+    expect(stderr).toContain(`/hooks/${kind}/0`);
+    expect(existsSync(join(bundle.path, "log/order"))).toBe(false);
+    expect(cgroupDirectories().filter((path) => path.includes(bundle.id))).toEqual([]);
+  },
+);
+
+test.each(["createRuntime", "createContainer", "startContainer"] as const)(
+  "a %s hook that takes too long is killed, and the container with it",
+  (kind) => {
+    const { bundle } = hookedBundle((spec) => {
+      spec.hooks = { [kind]: [{ path: "/bin/sleep", args: ["sleep", "20"], timeout: 1 }] };
+    });
+    const before = Date.now();
+    const { status, stderr } = run(bundle);
+    expect(Date.now() - before).toBeLessThan(5000);
+    expect(status).toBe(1);
+    expect(stderr).toContain(`/hooks/${kind}/0`);
+    expect(existsSync(join(bundle.path, "log/order"))).toBe(false);
+  },
+);
+
+test("a hook that does not exist is an error", () => {
+  for (const kind of ["createRuntime", "createContainer", "startContainer"] as const) {
+    const { bundle } = hookedBundle((spec) => {
+      spec.hooks = { [kind]: [{ path: "/no/such/hook" }] };
+    });
+    const { status, stderr } = run(bundle);
+    expect(status, kind).toBe(1);
+    expect(stderr, kind).toContain(`/hooks/${kind}/0`);
+  }
+});
+
+test("poststart and poststop hooks that fail are told of, and keep nothing from running or from being deleted", () => {
+  const { bundle, records } = hookedBundle((spec) => {
+    const { poststart = [], poststop = [] } = spec.hooks ?? {};
+    const failing = { path: "/bin/false" };
+    spec.hooks = { poststart: [failing, ...poststart], poststop: [failing, ...poststop] };
+  });
+  expect(create(bundle).status).toBe(0);
+  expect(start(bundle)).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("poststart hook /bin/false failed"),
+  });
+  until("the command has run", () => existsSync(join(bundle.path, "log/order")));
+  until("it has ended", () => state(bundle).status === "stopped");
+  expect(remove(bundle)).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("poststop hook /bin/false failed"),
+  });
+  const both = (kind: string) => [`${kind} 1`, `${kind} 2`];
+  expect(records().map(({ argument }) => argument)).toEqual([...both("poststart"), ...both("poststop")]);
+  expect(existsSync(join(bundle.path, "..", "state", bundle.id))).toBe(false);
+  expect(cgroupDirectories().filter((path) => path.includes(bundle.id))).toEqual([]);
+});

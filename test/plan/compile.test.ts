@@ -1,0 +1,46 @@
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { explain } from "../../src/plan/explain.ts";
+import { examplePlans } from "./examples.ts";
+
+const plans = examplePlans();
+
+describe.each(Object.entries(plans))("the plan of %s", (name, plan) => {
+  test("says what it says in golden/, which a reviewer reads", async () => {
+    const lines = explain(plan).map(({ side, says, from }) => `${side} ${says}  (${from})\n`);
+    await expect(lines.join("")).toMatchFileSnapshot(
+      join(import.meta.dirname, "golden", `${name.replace(" ", "-")}.txt`),
+    );
+  });
+
+  test("names for every step the part of the definition that asks for it", () => {
+    expect(plan.filter(({ from }) => !/^\/(spec|root|endpoint)(\/|$)/.test(from))).toEqual([]);
+  });
+
+  test("starts init once, and ends by executing", () => {
+    expect(plan.filter((step) => step.name === "startInit")).toHaveLength(1);
+    expect(plan.at(-1)?.name).toBe("execute");
+  });
+
+  test("lets go of the host's tree before it becomes the user, and checks that, before it executes", () => {
+    const at = (...names: string[]) => plan.findIndex((step) => names.includes(step.name));
+    const left = at("pivotRoot", "changeRoot");
+    const joined = at("joinNamespace");
+    expect(left >= 0 || joined >= 0).toBe(true);
+    expect(at("setIds")).toBeGreaterThan(Math.max(left, joined));
+    expect(at("checkCapabilities")).toBeGreaterThan(at("setCapabilities"));
+    expect(at("checkDirectory")).toBeGreaterThan(at("changeDirectory"));
+    expect(at("keepDescriptors")).toBeGreaterThan(at("checkDirectory"));
+  });
+});
+
+test("nothing but what a filter must leave allowed comes after the filter", () => {
+  for (const plan of Object.values(plans)) {
+    const filter = plan.findIndex((step) => step.name === "loadSeccomp");
+    if (filter >= 0)
+      expect(["setCapabilities", "execute"]).toEqual(
+        expect.arrayContaining(plan.slice(filter + 1).map(({ name }) => name)),
+      );
+  }
+  expect(plans.image?.some((step) => step.name === "loadSeccomp")).toBe(true);
+});

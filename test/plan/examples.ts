@@ -1,0 +1,138 @@
+import { parseCgroupLayout } from "../../src/plan/cgroup-layout.ts";
+import { compile, compileExec } from "../../src/plan/compile.ts";
+import type { Definition } from "../../src/plan/definition.ts";
+import type { Host } from "../../src/plan/host.ts";
+import type { Plan } from "../../src/plan/step.ts";
+import { defaultProfile } from "../../src/seccomp/default-profile.ts";
+import type { Spec } from "../../src/spec/spec.ts";
+import { engineTemplate, template } from "../../src/spec/template.ts";
+import { everything } from "../spec/everything.ts";
+
+/** Hosts as plans see them. */
+export const HOSTS = {
+  v2: {
+    machine: "x86_64",
+    cgroups: parseCgroupLayout(
+      "25 20 0:22 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n",
+      "0::/session\n",
+      "cpu memory pids",
+    ),
+  },
+  v1: {
+    machine: "x86_64",
+    cgroups: parseCgroupLayout(
+      "41 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n42 31 0:32 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n43 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n",
+      "3:memory:/\n2:pids:/\n1:devices:/\n",
+      "",
+    ),
+  },
+} satisfies Record<string, Host>;
+
+/** The least that runs: no namespaces, mounts or limits. */
+export function smallest(): Spec {
+  return {
+    ociVersion: "1.3.0",
+    root: { path: "rootfs" },
+    process: { args: ["/bin/true"], cwd: "/", user: { uid: 0, gid: 0 } },
+    linux: { cgroupsPath: "/c" },
+  };
+}
+
+function withoutTerminal(spec: Spec): Spec {
+  return { ...spec, process: { ...spec.process, cwd: "/", terminal: false } };
+}
+
+function inUserNamespace(): Spec {
+  const spec = withoutTerminal(template());
+  const ids = [{ containerID: 0, hostID: 100_000, size: 65_536 }];
+  const { namespaces = [], ...linux } = spec.linux ?? {};
+  return {
+    ...spec,
+    linux: { ...linux, namespaces: [...namespaces, { type: "user" }], uidMappings: ids, gidMappings: ids },
+  };
+}
+
+function without<T extends object, K extends keyof T & string>(whole: T, ...keys: K[]): Omit<T, K> {
+  const rest = Object.entries(whole).filter(([key]) => !keys.some((left) => left === key));
+  return Object.fromEntries(rest) as Omit<T, K>; // by the line above
+}
+
+/** All that is supported, but for limits, which need controllers. */
+function allSteps(): Spec {
+  const { linux = {}, mounts = [], process = { cwd: "/" }, ...spec } = everything();
+  return {
+    ...spec,
+    process: without(process, "apparmorProfile", "selinuxLabel"),
+    mounts: mounts.map((mount) => without(mount, "uidMappings", "gidMappings")),
+    linux: {
+      ...without(linux, "resources", "netDevices", "intelRdt", "mountLabel"),
+      ...(linux.seccomp !== undefined && { seccomp: without(linux.seccomp, "listenerPath", "listenerMetadata") }),
+      cgroupsPath: "/c",
+    },
+  };
+}
+
+function ofManyMounts(): Spec {
+  const mounts = Array.from({ length: 100 }, (_, i) => ({
+    destination: `/data/${i}`,
+    type: "tmpfs",
+    source: "tmpfs",
+    options: [`size=${i}k`],
+  }));
+  return { ...smallest(), mounts, linux: { cgroupsPath: "/c", namespaces: [{ type: "mount" }] } };
+}
+
+/** An engine's container: layers, and a place on a bridge. */
+function ofAnImage(): Partial<Definition> & { spec: Spec } {
+  const spec = engineTemplate();
+  return {
+    spec: {
+      ...spec,
+      process: { ...spec.process, cwd: "/", args: ["sh"], terminal: true },
+      linux: { ...spec.linux, seccomp: defaultProfile([], "x86_64") },
+    },
+    root: { layers: ["/l/2", "/l/1"], container: "/c/web", driver: "overlay" },
+    endpoint: {
+      container: "web",
+      bridge: "caisson0",
+      subnet: "10.0.0.0/24",
+      gateway: "10.0.0.1",
+      address: "10.0.0.2",
+      mac: "02:42:0a:00:00:02",
+      hostName: "veth0",
+      ports: [{ protocol: "tcp", hostAddress: "0.0.0.0", hostPort: 8080, containerPort: 80 }],
+    },
+    console: "creator",
+    keyring: "web",
+  };
+}
+
+export function defined(part: Partial<Definition> & { spec: Spec }): Definition {
+  return { id: "web", bundle: "/b", start: "now", preserved: 0, ...part };
+}
+
+/** One plan of every kind, by what it is for. */
+export function examplePlans(): { [name: string]: Plan } {
+  const spec = withoutTerminal(template());
+  return {
+    smallest: compile(defined({ spec: smallest() }), HOSTS.v2),
+    template: compile(defined({ spec }), HOSTS.v2),
+    "version 1": compile(defined({ spec }), HOSTS.v1),
+    later: compile(defined({ spec, start: "later", preserved: 2 }), HOSTS.v2),
+    user: compile(defined({ spec: inUserNamespace() }), HOSTS.v2),
+    everything: compile(defined({ spec: allSteps(), start: "later", console: { socket: "/s" } }), HOSTS.v2),
+    image: compile(defined(ofAnImage()), HOSTS.v2),
+    mounts: compile(defined({ spec: ofManyMounts() }), HOSTS.v2),
+    exec: compileExec(
+      {
+        id: "web",
+        process: { args: ["sh", "-c", "exit"], cwd: "/srv", env: ["A=1"], user: { uid: 5, gid: 6 } },
+        spec: inUserNamespace(),
+        pid: 1,
+        cgroups: HOSTS.v2.cgroups.hierarchies.map((hierarchy) => ({ hierarchy, path: "/sys/fs/cgroup/web" })),
+        preserved: 0,
+      },
+      HOSTS.v2,
+    ),
+  };
+}
