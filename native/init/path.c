@@ -84,6 +84,17 @@ long make_target(struct run *run, int root, const char *path, bool file)
 		made = sys(run, __NR_mkdirat, parent, last, 0755);
 	}
 	sys(run, __NR_close, parent);
+	if (made == -EEXIST && file) {
+		/* a link whose target is missing, as /etc/resolv.conf often is: the kernel makes that inside the root */
+		struct open_how how = {
+		    .flags = O_CREAT | O_RDONLY | O_NONBLOCK | O_CLOEXEC,
+		    .mode = 0644,
+		    .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+		};
+		made = sys(run, __NR_openat2, root, path, &how, sizeof how);
+		if (made >= 0)
+			sys(run, __NR_close, made);
+	}
 	if (made < 0 && made != -EEXIST)
 		return made;
 	return open_in_root(run, root, path, file ? O_PATH : O_PATH | O_DIRECTORY);

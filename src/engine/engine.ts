@@ -11,7 +11,7 @@ import { permittedCapabilities, processState, wait } from "../kernel/process.ts"
 import { tryCall } from "../kernel/syscall.ts";
 import { capabilityNames } from "../linux/capabilities.ts";
 import {
-  addressOf,
+  endpointOf,
   makeEndpoint,
   publishPorts,
   releaseEndpoint,
@@ -19,6 +19,7 @@ import {
   reservedContainers,
   reserveEndpoint,
 } from "../network/connection.ts";
+import type { BridgeEndpoint } from "../network/bridge.ts";
 import { parsePublish } from "../network/ports.ts";
 import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
 import { compile } from "../plan/compile.ts";
@@ -170,9 +171,9 @@ export class Engine {
     return oci.exec(fitProcess(process), { ...start, console: "creator" });
   }
 
-  /** Its address on the bridge; undefined when it has none. */
-  address({ id }: ContainerJson): string | undefined {
-    return addressOf(this.places.data, id);
+  /** Its place on the bridge, with the ports that were really bound; undefined when it has none. */
+  endpoint({ id }: ContainerJson): BridgeEndpoint | undefined {
+    return endpointOf(this.places.data, id);
   }
 
   /** How it was made: kept with the container, and while it runs beneath the state root. */

@@ -9,6 +9,7 @@ import type { EndpointArgs } from "../plan/step.ts";
 import { parseAddress, parseInterfaceAddress, parseSubnet } from "./address.ts";
 import {
   BRIDGE_NAME,
+  type BridgeEndpoint,
   type BridgeState,
   chooseSubnet,
   formatState,
@@ -138,12 +139,12 @@ export function reservedContainers(data: string): string[] {
   return existsSync(path) ? Object.keys(parseState(readFileSync(path, "utf8")).endpoints) : [];
 }
 
-/** The address of a container's endpoint. */
-export function addressOf(data: string, container: string): string | undefined {
+/** A container's place on the bridge. */
+export function endpointOf(data: string, container: string): BridgeEndpoint | undefined {
   const path = `${data}/networks/bridge.json`;
   if (!existsSync(path)) return;
   const { endpoints } = parseState(readFileSync(path, "utf8"));
-  return Object.hasOwn(endpoints, container) ? endpoints[container]?.address : undefined;
+  return Object.hasOwn(endpoints, container) ? endpoints[container] : undefined;
 }
 
 /** Takes back a container's endpoint, whatever has become of it. */

@@ -1,4 +1,5 @@
 import { printJson } from "../print.ts";
+import type { BridgeEndpoint } from "../../network/bridge.ts";
 import type { Define } from "./engine.ts";
 
 export const defineInspect: Define = (program, { engine }) => {
@@ -32,10 +33,18 @@ export const defineInspect: Define = (program, { engine }) => {
               container.root.kind === "image"
                 ? { Name: container.root.driver, Data: { LowerDir: container.root.layers.join(":") } }
                 : null,
-            NetworkSettings: { IPAddress: engine().address(container) ?? "" },
+            NetworkSettings: networkSettings(engine().endpoint(container)),
           };
         }),
         4,
       );
     });
 };
+
+/** Docker's form: "80/tcp" → where it is reached. */
+function networkSettings(endpoint: BridgeEndpoint | undefined) {
+  const Ports: { [port: string]: { HostIp: string; HostPort: string }[] } = {};
+  for (const { containerPort, protocol, hostAddress, hostPort } of endpoint?.ports ?? [])
+    (Ports[`${containerPort}/${protocol}`] ??= []).push({ HostIp: hostAddress, HostPort: String(hostPort) });
+  return { IPAddress: endpoint?.address ?? "", MacAddress: endpoint?.mac ?? "", Ports };
+}

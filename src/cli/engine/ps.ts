@@ -28,7 +28,7 @@ export const definePs: Define = (program, { engine }) => {
 };
 
 function row(engine: Engine, container: ContainerJson) {
-  const { id, image, config, created, hostConfig, name } = container;
+  const { id, image, config, created, name } = container;
   const exit = engine.exit(container);
   const status = engine.status(container);
   const words = {
@@ -43,7 +43,9 @@ function row(engine: Engine, container: ContainerJson) {
     command: JSON.stringify([...config.Entrypoint, ...config.Cmd].join(" ").slice(0, 30)),
     created: `${ago(created)} ago`,
     status: words[status].trim(),
-    ports: hostConfig.PortBindings.join(", "),
+    ports: (engine.endpoint(container)?.ports ?? [])
+      .map(({ hostAddress, hostPort, containerPort, protocol }) => `${hostAddress}:${hostPort}->${containerPort}/${protocol}`)
+      .join(", "),
     name,
   };
 }
