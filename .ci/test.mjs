@@ -9,11 +9,14 @@ import { setUp } from "./setup.mjs";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const results = join(root, "dist/test");
 
+/** What drives the program as a whole: the runtime, and the engine. */
+const INTEGRATION = ["test/integration/", "test/engine/"];
+
 /** Suites in their order; the integration tests run on both builds. */
 const SUITES = {
-  unit: { args: ["--exclude", "test/integration/**", "--exclude", "test/native/**"] },
-  "integration (executable)": { args: ["test/integration/"], env: { CAISSON_BIN: undefined } },
-  "integration (Node)": { args: ["test/integration/"], env: { CAISSON_BIN: "node" } },
+  unit: { args: [...INTEGRATION, "test/native/"].map((directory) => `--exclude=${directory}**`) },
+  "integration (executable)": { args: INTEGRATION, env: { CAISSON_BIN: undefined } },
+  "integration (Node)": { args: INTEGRATION, env: { CAISSON_BIN: "node" } },
   native: { args: ["test/native/"] },
 };
 

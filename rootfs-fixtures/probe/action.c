@@ -128,9 +128,7 @@ static bool do_mknod(struct json *json, char **argument, struct context *context
 static bool do_open_device(struct json *json, char **argument, struct context *context)
 {
 	const char *access_mode = argument[1] == NULL ? "rw" : argument[1];
-	int flags = strcmp(access_mode, "r") == 0   ? O_RDONLY
-		    : strcmp(access_mode, "w") == 0 ? O_WRONLY
-						    : O_RDWR;
+	int flags = strcmp(access_mode, "r") == 0 ? O_RDONLY : strcmp(access_mode, "w") == 0 ? O_WRONLY : O_RDWR;
 	int fd = open(argument[0], flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat stat;
 
@@ -316,8 +314,7 @@ static bool do_listen(struct json *json, char **argument, struct context *contex
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &option, sizeof(option));
 	option = 0;
 	setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &option, sizeof(option));
-	if ((is_six ? bind(fd, (const void *)&six, sizeof(six))
-		    : bind(fd, (const void *)&four, sizeof(four))) < 0 ||
+	if ((is_six ? bind(fd, (const void *)&six, sizeof(six)) : bind(fd, (const void *)&four, sizeof(four))) < 0 ||
 	    listen(fd, 16) < 0) {
 		option = errno;
 		close(fd);
@@ -337,8 +334,8 @@ static bool do_listen(struct json *json, char **argument, struct context *contex
 		if (peer.sin6_family == AF_INET6)
 			inet_ntop(AF_INET6, &peer.sin6_addr, caller, sizeof(caller));
 		else
-			inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)&peer)->sin_addr,
-				  caller, sizeof(caller));
+			inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)&peer)->sin_addr, caller,
+				  sizeof(caller));
 		snprintf(line, sizeof(line), "probe %s %s\n", host,
 			 strncmp(caller, "::ffff:", 7) == 0 ? caller + 7 : caller);
 		if (send(connection, line, strlen(line), MSG_NOSIGNAL) < 0)
@@ -401,8 +398,7 @@ static bool do_connect(struct json *json, char **argument, struct context *conte
 		return false;
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	got = is_four ? connect(fd, (const void *)&four, sizeof(four))
-		      : connect(fd, (const void *)&six, sizeof(six));
+	got = is_four ? connect(fd, (const void *)&four, sizeof(four)) : connect(fd, (const void *)&six, sizeof(six));
 	if (got == 0)
 		while ((got = read(fd, answer + used, sizeof(answer) - used)) > 0)
 			used += (size_t)got;
@@ -485,9 +481,9 @@ static const struct {
 } ACTIONS[] = {
     {"--allocate", 1, 1, do_allocate}, {"--chmod", 2, 2, do_chmod},   {"--chown", 3, 3, do_chown},
     {"--connect", 2, 2, do_connect},   {"--exit", 1, 1, do_exit},     {"--fork", 1, 1, do_fork},
-    {"--kill", 2, 2, do_kill},	       {"--listen", 1, 2, do_listen}, {"--mkdir", 1, 1, do_mkdir},
+    {"--kill", 2, 2, do_kill},         {"--listen", 1, 2, do_listen}, {"--mkdir", 1, 1, do_mkdir},
     {"--mknod", 2, 4, do_mknod},       {"--mount", 0, 5, do_mount},   {"--open-device", 1, 2, do_open_device},
-    {"--read", 1, 1, do_read},	       {"--remove", 1, 1, do_remove}, {"--report", 0, 0, do_report},
+    {"--read", 1, 1, do_read},         {"--remove", 1, 1, do_remove}, {"--report", 0, 0, do_report},
     {"--setgid", 1, 1, do_setgid},     {"--setuid", 1, 1, do_setuid}, {"--signal-wait", 0, 0, do_signal_wait},
     {"--sleep", 1, 1, do_sleep},       {"--spin", 1, 1, do_spin},     {"--stat", 1, 1, do_stat},
     {"--syscall", 1, 7, do_syscall},   {"--tree", 1, 1, do_tree},     {"--umount", 1, 1, do_umount},
@@ -502,8 +498,7 @@ int write_action(struct json *json, char **words, int count, struct context *con
 
 		if (strcmp(words[0], ACTIONS[i].name) != 0)
 			continue;
-		while (taken < ACTIONS[i].most && taken + 1 < count &&
-		       strncmp(words[taken + 1], "--", 2) != 0) {
+		while (taken < ACTIONS[i].most && taken + 1 < count && strncmp(words[taken + 1], "--", 2) != 0) {
 			argument[taken] = words[taken + 1];
 			taken++;
 		}

@@ -209,8 +209,8 @@ static void write_entry(struct json *json, const char *path, const char *relativ
 		const char *slash = path[strlen(path) - 1] == '/' ? "" : "/";
 		int length = snprintf(below, sizeof(below), "%s%s%s", path, slash, name);
 		bool is_top = strcmp(relative, ".") == 0;
-		int relative_length = snprintf(below_relative, sizeof(below_relative), "%s%s%s",
-					       is_top ? "" : relative, is_top ? "" : "/", name);
+		int relative_length = snprintf(below_relative, sizeof(below_relative), "%s%s%s", is_top ? "" : relative,
+					       is_top ? "" : "/", name);
 
 		if (length < PATH_MAX && relative_length < PATH_MAX && lstat(below, &next) == 0)
 			write_entry(json, below, below_relative, &next, device);

@@ -110,7 +110,7 @@ void json_hex(struct json *json, const void *bytes, size_t count)
 /* Length of the UTF-8 sequence at the start, 0 if there is none (RFC 3629: no overlong, no surrogate). */
 static size_t utf8_length(const unsigned char *byte, size_t count)
 {
-	size_t length = byte[0] < 0x80	 ? 1
+	size_t length = byte[0] < 0x80   ? 1
 			: byte[0] < 0xc2 ? 0
 			: byte[0] < 0xe0 ? 2
 			: byte[0] < 0xf0 ? 3

@@ -30,8 +30,7 @@ int main(int argc, char **argv, char **environment)
 	}
 	json_close(&json, ']');
 	json_close(&json, '}');
-	if (fwrite(json.bytes, 1, json.used, stdout) != json.used || putchar('\n') == EOF ||
-	    fflush(stdout) != 0)
+	if (fwrite(json.bytes, 1, json.used, stdout) != json.used || putchar('\n') == EOF || fflush(stdout) != 0)
 		return 74;
 	return context.status;
 }

@@ -222,8 +222,7 @@ static void write_capabilities(struct json *json)
 static void write_status(struct json *json)
 {
 	char *status = read_file("/proc/self/status", NULL);
-	static const char *const SIGNALS[][2] = {
-	    {"blocked", "SigBlk"}, {"ignored", "SigIgn"}, {"caught", "SigCgt"}};
+	static const char *const SIGNALS[][2] = {{"blocked", "SigBlk"}, {"ignored", "SigIgn"}, {"caught", "SigCgt"}};
 	char word[64];
 
 	json_key(json, "noNewPrivs");
@@ -379,8 +378,7 @@ static void octal_string(struct json *json, char *text)
 		return;
 	}
 	for (const char *from = text; *from != '\0'; from++) {
-		if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] != '\0' &&
-		    from[3] != '\0') {
+		if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] != '\0' && from[3] != '\0') {
 			*to++ = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
 			from += 3;
 		} else {
@@ -404,8 +402,7 @@ static void write_mounts(struct json *json)
 	}
 	json_open(json, '[');
 	while ((line = strsep(&rest, "\n")) != NULL && *line != '\0') {
-		static const char *const FIRST[] = {"id",   "parent",	  "device",
-						    "root", "mountPoint", "options"};
+		static const char *const FIRST[] = {"id", "parent", "device", "root", "mountPoint", "options"};
 		static const char *const LAST[] = {"type", "source", "superOptions"};
 		char *field;
 
@@ -524,13 +521,11 @@ static void write_address(struct json *json, const struct ifaddrs *entry)
 
 	if (entry->ifa_addr->sa_family == AF_INET) {
 		address = &((const struct sockaddr_in *)(const void *)entry->ifa_addr)->sin_addr;
-		mask =
-		    (const void *)&((const struct sockaddr_in *)(const void *)entry->ifa_netmask)->sin_addr;
+		mask = (const void *)&((const struct sockaddr_in *)(const void *)entry->ifa_netmask)->sin_addr;
 		length = 4;
 	} else {
 		address = &((const struct sockaddr_in6 *)(const void *)entry->ifa_addr)->sin6_addr;
-		mask =
-		    (const void *)&((const struct sockaddr_in6 *)(const void *)entry->ifa_netmask)->sin6_addr;
+		mask = (const void *)&((const struct sockaddr_in6 *)(const void *)entry->ifa_netmask)->sin6_addr;
 		length = 16;
 	}
 	for (size_t i = 0; i < length; i++)
@@ -567,16 +562,15 @@ static void write_network(struct json *json)
 		json_bool(json, (link->ifa_flags & IFF_UP) != 0);
 		json_key(json, "mac");
 		if (hardware->sll_halen == 6)
-			json_format(json, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
-				    mac[4], mac[5]);
+			json_format(json, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+				    mac[5]);
 		else
 			json_null(json);
 		json_key(json, "addresses");
 		json_open(json, '[');
 		for (const struct ifaddrs *entry = list; entry != NULL; entry = entry->ifa_next)
 			if (entry->ifa_addr != NULL && entry->ifa_netmask != NULL &&
-			    (entry->ifa_addr->sa_family == AF_INET ||
-			     entry->ifa_addr->sa_family == AF_INET6) &&
+			    (entry->ifa_addr->sa_family == AF_INET || entry->ifa_addr->sa_family == AF_INET6) &&
 			    strcmp(entry->ifa_name, link->ifa_name) == 0)
 				write_address(json, entry);
 		json_close(json, ']');
@@ -612,8 +606,8 @@ static void write_routes(struct json *json)
 		long long metric;
 
 		/* The addresses are in network order already, printed as one number of the host's order. */
-		if (sscanf(line, "%15s %x %x %x %*d %*d %lld %x", name, &destination, &gateway, &flags,
-			   &metric, &mask) != 6)
+		if (sscanf(line, "%15s %x %x %x %*d %*d %lld %x", name, &destination, &gateway, &flags, &metric,
+			   &mask) != 6)
 			continue;
 		inet_ntop(AF_INET, &destination, to, sizeof(to));
 		inet_ntop(AF_INET, &gateway, via, sizeof(via));
@@ -634,7 +628,7 @@ static void write_routes(struct json *json)
 
 static void write_scheduler(struct json *json)
 {
-	static const char *const POLICIES[] = {"SCHED_OTHER", "SCHED_FIFO", "SCHED_RR",	      "SCHED_BATCH",
+	static const char *const POLICIES[] = {"SCHED_OTHER", "SCHED_FIFO", "SCHED_RR",       "SCHED_BATCH",
 					       "SCHED_ISO",   "SCHED_IDLE", "SCHED_DEADLINE", "SCHED_EXT"};
 	static const char *const CLASSES[] = {"IOPRIO_CLASS_NONE", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE",
 					      "IOPRIO_CLASS_IDLE"};

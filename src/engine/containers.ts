@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { ContainerError } from "../error.ts";
 import { close, lock, O, open } from "../kernel/file.ts";
+import { processState, startTime } from "../kernel/process.ts";
 import type { ContainerJson } from "./config.ts";
 
 /** What the monitor leaves: native/monitor/record.c. */
@@ -91,6 +92,35 @@ export class Containers {
   exit(id: string): ExitRecord | undefined {
     const path = `${this.directory(id)}/exit.json`;
     return existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : undefined;
+  }
+
+  /** The exit record of a container whose monitor could not write one. */
+  writeExit(id: string, status: number): void {
+    const record: ExitRecord = { version: 1, pid: 0, status, signal: 0, finishedAt: new Date().toISOString() };
+    this.#write(`${this.directory(id)}/exit.json`, JSON.stringify(record));
+  }
+
+  /** From here on a container has run: whatever becomes of it, it is not thrown away as half made. */
+  markStarted(id: string): void {
+    closeSync(openSync(`${this.directory(id)}/started`, "w", 0o600));
+  }
+
+  wasStarted(id: string): boolean {
+    return existsSync(`${this.directory(id)}/started`);
+  }
+
+  /** Remembers a container's monitor, with its start time: the pid alone may be another process's by tomorrow. */
+  writeMonitor(id: string, pid: number): void {
+    writeFileSync(`${this.directory(id)}/monitor.pid`, `${pid} ${startTime(pid)}`, { mode: 0o600 });
+  }
+
+  /** The pid of a container's monitor, if that lives. */
+  monitor(id: string): number | undefined {
+    const path = `${this.directory(id)}/monitor.pid`;
+    if (!existsSync(path)) return;
+    const [pid, started] = readFileSync(path, "utf8").split(" ");
+    const state = processState(Number(pid));
+    return state !== undefined && state !== "Z" && startTime(Number(pid)) === started ? Number(pid) : undefined;
   }
 
   /** Every id with a directory, whether complete or not. */

@@ -7,7 +7,7 @@ import type { EngineServices } from "../execute/host.ts";
 import { detectHost } from "../host/host.ts";
 import { resolveUser, type User } from "../image/users.ts";
 import { close } from "../kernel/file.ts";
-import { permittedCapabilities, processState, wait } from "../kernel/process.ts";
+import { permittedCapabilities, wait } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { capabilityNames } from "../linux/capabilities.ts";
 import {
@@ -110,7 +110,7 @@ export class Engine {
         services: this.#services,
         launcher: (launch) => {
           monitor.launch(launch);
-          writeFileSync(`${path}/monitor.pid`, String(monitor.pid), { mode: 0o600 });
+          this.containers.writeMonitor(id, monitor.pid);
           for (const { socket } of bound.splice(0)) monitor.holdPort(socket);
         },
         takeTerminal: (socket) => monitor.giveTerminal(takeTerminal(socket)),
@@ -119,6 +119,7 @@ export class Engine {
       const { process } = Container.create(this.places.root, definition, start);
       close(process.pidfd);
       const attachment = attach === undefined ? undefined : Attachment.open(directory, { output: true, ...attach });
+      this.containers.markStarted(id);
       monitor.started();
       return attachment;
     } catch (error) {
@@ -224,7 +225,7 @@ export class Engine {
       });
     if (running) {
       const attachment = this.tryAttach(container, {});
-      this.running(container).kill(9);
+      this.running(container).kill(SIGKILL);
       while (attachment !== undefined && !["exited", "gone"].includes(attachment.hear().kind));
       attachment?.close();
     }
@@ -239,18 +240,24 @@ export class Engine {
   /** Finds and removes what killed processes left: half-made containers, and endpoints without a container. */
   recover(): void {
     for (const id of this.containers.ids()) {
-      if (this.containers.exit(id) !== undefined && this.#oci(id) === undefined) continue;
-      const status = this.#oci(id)?.status;
-      if (status === "running" || status === "paused" || status === "created") continue;
+      const oci = this.#oci(id);
+      if (this.containers.monitor(id) !== undefined || (oci === undefined && this.#isCleanedUp(id))) continue;
       const lock = this.containers.lock(id, false);
       if (lock === undefined) continue; // somebody is at work on it
       close(lock);
-      if (this.#monitorLives(id)) continue;
-      this.cleanup(id);
+      // what has run is kept, with what it wrote: it was lost to a crash, or to the end of its monitor
+      if (this.containers.exit(id) === undefined && this.containers.wasStarted(id)) this.containers.writeExit(id, LOST_STATUS);
+      this.cleanup(id); // one that still runs is killed: its output, terminal and ports have gone with its monitor
       if (this.containers.exit(id) === undefined) this.containers.remove(id);
     }
     for (const id of reservedContainers(this.places.data))
       if (!existsSync(this.containers.directory(id))) releaseEndpoint(this.places.data, id);
+  }
+
+  /** Whether a container has ended and only what is to stay of it is there. */
+  #isCleanedUp(id: string): boolean {
+    if (this.containers.exit(id) === undefined || endpointOf(this.places.data, id) !== undefined) return false;
+    return this.containers.read(id)?.hostConfig.AutoRemove === false;
   }
 
   /** Waits for containers that have ended and are being cleaned up: until then they hold names and ports. @returns whether there were any */
@@ -258,7 +265,7 @@ export class Engine {
     let found = false;
     for (const id of this.containers.ids()) {
       if (this.containers.exit(id) === undefined) continue;
-      const pid = this.#monitorPid(id);
+      const pid = this.containers.monitor(id);
       if (pid === undefined) continue;
       const pidfd = tryCall("pidfd_open", pid, 0);
       if (pidfd < 0) continue;
@@ -384,20 +391,14 @@ export class Engine {
     };
   }
 
-  #monitorPid(id: string): number | undefined {
-    const path = `${this.containers.directory(id)}/monitor.pid`;
-    return existsSync(path) ? Number(readFileSync(path, "utf8")) : undefined;
-  }
-
-  #monitorLives(id: string): boolean {
-    const pid = this.#monitorPid(id);
-    return pid !== undefined && processState(pid) !== undefined && processState(pid) !== "Z";
-  }
-
   #words(...words: string[]): string[] {
     return ["--data", this.places.data, "--root", this.places.root, ...words];
   }
 }
+
+const SIGKILL = 9;
+/** Docker's status for a container whose end nobody saw. */
+const LOST_STATUS = 255;
 
 export interface ExecOptions {
   args: string[];

@@ -4,8 +4,15 @@ import { ContainerError } from "../error.ts";
 import { parseCgroupLayout } from "../plan/cgroup-layout.ts";
 import type { Host } from "../plan/host.ts";
 
-/** Looks at this host: what compile needs to know. @throws ContainerError on a machine that Caisson does not know */
+let known: Host | undefined;
+
+/** What compile needs to know of this host, looked at once a process. @throws ContainerError on an unknown machine */
 export function detectHost(): Host {
+  known ??= lookAtHost();
+  return known;
+}
+
+function lookAtHost(): Host {
   if (arch !== "x64" && arch !== "arm64")
     throw new ContainerError({ message: `Caisson does not know the architecture ${arch}`, code: "ENOEXEC" });
   return {

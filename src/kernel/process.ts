@@ -101,9 +101,12 @@ export function processState(pid: number): string | undefined {
   }
 }
 
+let boot: string | undefined;
+
 /** The kernel's id of this boot. */
 export function bootId(): string {
-  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+  boot ??= readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+  return boot;
 }
 
 /** Waits for a process's end. @throws ContainerError ETIMEDOUT, saying what was waited for */
