@@ -41,7 +41,7 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
 /** An error as people read it: what, the kernel's answer, where it comes from, what to do. */
 export function sayError(error: unknown): void {
   if (!(error instanceof ContainerError)) {
-    say(`error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    say(`error: ${refusal(error) ?? (error instanceof Error ? (error.stack ?? error.message) : String(error))}`);
     return;
   }
   const lines = [`error: ${error.message}`];
@@ -53,6 +53,12 @@ export function sayError(error: unknown): void {
   if (error.from !== undefined) lines.push(`  because  ${pointer(error.from)}`);
   if (error.hint !== undefined) lines.push(`  hint     ${error.hint}`);
   say(lines.join("\n"));
+}
+
+/** What a file operation of Node's was refused, in words; undefined for errors that are faults of ours. */
+function refusal(error: unknown): string | undefined {
+  if (!(error instanceof Error && "code" in error && "syscall" in error)) return;
+  return `cannot ${error.syscall} ${"path" in error ? error.path : ""}: ${error.code}`;
 }
 
 function pointer(from: string): string {

@@ -5,8 +5,10 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { ContainerError } from "../error.ts";
@@ -59,16 +61,16 @@ export class Containers {
     const descriptor = open(this.directory(id), O.RDONLY | O.DIRECTORY);
     lock(descriptor, true);
     try {
-      closeSync(openSync(`${this.#names}/${name}`, "wx", 0o600));
-    } catch {
+      symlinkSync(id, `${this.#names}/${name}`);
+    } catch (cause) {
       rmSync(this.directory(id), { recursive: true });
       close(descriptor);
       throw new ContainerError({
         message: `the container name ${name} is already in use: remove that container or choose another name`,
         code: "EEXIST",
+        cause,
       });
     }
-    this.#write(`${this.#names}/${name}`, id);
     this.write(container);
     return descriptor;
   }
@@ -125,7 +127,13 @@ export class Containers {
 
   /** Every id with a directory, whether complete or not. */
   ids(): string[] {
-    return existsSync(this.#containers) ? readdirSync(this.#containers).filter((id) => ID.test(id)) : [];
+    try {
+      return readdirSync(this.#containers).filter((id) => ID.test(id));
+    } catch (error) {
+      // where nothing has been made yet there are none; what may not be read is another matter
+      if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
+      throw error;
+    }
   }
 
   list(): ContainerJson[] {
@@ -137,10 +145,7 @@ export class Containers {
 
   /** By name, id, or the beginning of an id that fits only one. @throws ContainerError ENOENT */
   find(word: string): ContainerJson {
-    const named =
-      NAME.test(word) && existsSync(`${this.#names}/${word}`)
-        ? readFileSync(`${this.#names}/${word}`, "utf8")
-        : undefined;
+    const named = this.#named(word);
     const ids =
       named === undefined ? this.ids().filter((id) => /^[0-9a-f]+$/.test(word) && id.startsWith(word)) : [named];
     const [id] = ids;
@@ -160,13 +165,21 @@ export class Containers {
     return;
   }
 
-  /** Removes a container's directory and frees its name. */
+  /** Removes a container's directory and frees its name, which half-made ones have not written down yet. */
   remove(id: string): void {
     const name = this.read(id)?.name;
-    const path = `${this.#names}/${name}`;
-    if (name !== undefined && existsSync(path) && [id, ""].includes(readFileSync(path, "utf8")))
-      rmSync(path, { force: true });
+    const names = name === undefined && existsSync(this.#names) ? readdirSync(this.#names) : [name ?? ""];
+    for (const candidate of names)
+      if (this.#named(candidate) === id) rmSync(`${this.#names}/${candidate}`, { force: true });
     rmSync(this.directory(id), { recursive: true, force: true });
+  }
+
+  #named(name: string): string | undefined {
+    try {
+      return NAME.test(name) ? readlinkSync(`${this.#names}/${name}`) : undefined;
+    } catch {
+      return; // nobody is called that
+    }
   }
 
   #write(path: string, text: string): void {

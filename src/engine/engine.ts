@@ -10,6 +10,7 @@ import { close } from "../kernel/file.ts";
 import { permittedCapabilities, wait } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { capabilityNames } from "../linux/capabilities.ts";
+import type { BridgeEndpoint } from "../network/bridge.ts";
 import {
   endpointOf,
   makeEndpoint,
@@ -19,7 +20,6 @@ import {
   reservedContainers,
   reserveEndpoint,
 } from "../network/connection.ts";
-import type { BridgeEndpoint } from "../network/bridge.ts";
 import { parsePublish } from "../network/ports.ts";
 import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
 import { compile } from "../plan/compile.ts";
@@ -246,7 +246,8 @@ export class Engine {
       if (lock === undefined) continue; // somebody is at work on it
       close(lock);
       // what has run is kept, with what it wrote: it was lost to a crash, or to the end of its monitor
-      if (this.containers.exit(id) === undefined && this.containers.wasStarted(id)) this.containers.writeExit(id, LOST_STATUS);
+      if (this.containers.exit(id) === undefined && this.containers.wasStarted(id))
+        this.containers.writeExit(id, LOST_STATUS);
       this.cleanup(id); // one that still runs is killed: its output, terminal and ports have gone with its monitor
       if (this.containers.exit(id) === undefined) this.containers.remove(id);
     }

@@ -93,8 +93,11 @@ function opening<T>(path: string, act: () => T): T {
   }
 }
 
+/** A pipe is an archive too, but a device such as /dev/zero never ends. */
 function isDirectory(path: string): boolean {
-  return opening(path, () => statSync(path).isDirectory());
+  const stat = opening(path, () => statSync(path));
+  if (stat.isCharacterDevice() || stat.isBlockDevice()) throw fault(`${path} is a device`);
+  return stat.isDirectory();
 }
 
 /** A part of a file as chunks; each chunk is memory of its own, because decompression reads it in another thread. */

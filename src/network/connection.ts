@@ -33,9 +33,11 @@ const INTERFACE = "eth0";
 /** Chooses a container's address and records it, so that a crash from here on can be found. @returns the plan's argument */
 export function reserveEndpoint(data: string, container: string, ports: readonly PortBinding[]): EndpointArgs {
   return locked(data, (state) => {
-    const current =
-      usable(state) ??
-      newBridge(chooseSubnet(withSocket((socket) => endpoint.takenSubnets(socket, BRIDGE_NAME))), bootId());
+    const current = usable(state) ?? {
+      ...newBridge(chooseSubnet(withSocket((socket) => endpoint.takenSubnets(socket, BRIDGE_NAME))), bootId()),
+      // remembered before it is changed: whoever is killed in between leaves a host that can be put right
+      sysctls: endpoint.sysctlsBefore(SYSCTLS),
+    };
     const { state: next, endpoint: reserved } = withEndpoint(current, container, ports);
     const args = {
       container,
@@ -59,15 +61,13 @@ export function makeEndpoint(args: EndpointArgs, pid: number, data: string): voi
     if (state === undefined)
       throw new ContainerError({ message: `the state of network ${bridge} is gone`, code: "ENOENT" });
     const netns = open(`/proc/${pid}/ns/net`, O.RDONLY);
-    let sysctls = state.sysctls;
     try {
       withSocket((socket) => {
         if (endpoint.findLink(socket, bridge) === undefined) {
-          const changed = endpoint.createBridge(socket, SYSCTLS, {
+          endpoint.createBridge(socket, SYSCTLS, {
             name: bridge,
             gateway: parseInterfaceAddress(`${gateway}/${prefix}`),
           });
-          sysctls = { ...changed, ...sysctls };
         }
         endpoint.createEndpoint(socket, {
           bridge,
@@ -89,7 +89,7 @@ export function makeEndpoint(args: EndpointArgs, pid: number, data: string): voi
     } finally {
       close(netns);
     }
-    return { state: { ...state, sysctls } };
+    return {};
   });
 }
 

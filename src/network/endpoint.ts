@@ -94,10 +94,17 @@ export function createBridge(
   sysctls.write(`net/ipv4/conf/${name}/route_localnet`, "1");
   assign(socket, found.index, name, gateway);
   ask(socket, `bring up ${name}`, link.setUp({ index: found.index }, true));
-  const forwarding = sysctls.read("net/ipv4/ip_forward")?.trim();
-  if (forwarding === undefined || forwarding !== "0") return {};
-  sysctls.write("net/ipv4/ip_forward", "1");
-  return { "net/ipv4/ip_forward": forwarding };
+  const changed = sysctlsBefore(sysctls);
+  for (const path of Object.keys(changed)) sysctls.write(path, "1");
+  return changed;
+}
+
+const FORWARDING = "net/ipv4/ip_forward";
+
+/** The host's own sysctls that createBridge would change, as they are now. */
+export function sysctlsBefore(sysctls: Sysctls): Record<string, string> {
+  const forwarding = sysctls.read(FORWARDING)?.trim();
+  return forwarding === "0" ? { [FORWARDING]: forwarding } : {};
 }
 
 function assign(socket: NetlinkSocket, index: number, name: string, own: InterfaceAddress): void {

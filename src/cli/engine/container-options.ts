@@ -194,6 +194,11 @@ function describe(engine: Engine, options: ContainerOptions, defaults: Defaults)
       code: "ERR_USAGE",
     });
   parseSignal(options.stopSignal ?? defaults.stop);
+  if (/[\s/]/.test(options.hostname ?? ""))
+    throw new ContainerError({
+      message: `cannot use the host name ${JSON.stringify(options.hostname)}: it must be one word`,
+      code: "ERR_USAGE",
+    });
   if ((options.hostname ?? "").length > HOSTNAME_LENGTH)
     throw new ContainerError({
       message: `cannot use the host name ${options.hostname}: it may have ${HOSTNAME_LENGTH} characters at most`,
@@ -249,6 +254,11 @@ function describe(engine: Engine, options: ContainerOptions, defaults: Defaults)
 /** Ours first, then the image's, then the caller's; a later one replaces an earlier of the same name. */
 function environment(options: ContainerOptions, image: readonly string[], hostname: string): string[] {
   const given = options.env.flatMap((entry) => {
+    if (entry === "" || entry.startsWith("="))
+      throw new ContainerError({
+        message: `cannot use ${JSON.stringify(entry)} as an environment variable: it has no name`,
+        code: "ERR_USAGE",
+      });
     if (entry.includes("=")) return [entry];
     const own = process.env[entry];
     return own === undefined ? [] : [`${entry}=${own}`];

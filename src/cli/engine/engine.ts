@@ -81,7 +81,9 @@ function inWords(error: unknown): unknown {
     EISDIR: "it is a directory",
     ENOEXEC: "its format is not executable",
   };
-  return new ContainerError({ ...error, message: `cannot run ${path}: ${reasons[code] ?? code}`, cause: error.cause });
+  const reason = reasons[code];
+  if (reason === undefined) return error;
+  return new ContainerError({ ...error, message: `cannot run ${path}: ${reason}`, cause: error.cause });
 }
 
 /** 126 and 127 as Docker has them: the command is there but cannot be executed; it is not there. */
@@ -89,6 +91,7 @@ function statusOf(error: unknown): number {
   if (!(error instanceof ContainerError)) return OURS;
   const { step, code } = error;
   if (step === "findExecutable") return code === "ENOENT" ? 127 : 126;
-  if (step === "execute") return 126;
+  // a plan that cannot be written down never came to the kernel
+  if (step === "execute" && error.errno !== undefined) return 126;
   return OURS;
 }

@@ -1,5 +1,5 @@
-import { printJson } from "../print.ts";
 import type { BridgeEndpoint } from "../../network/bridge.ts";
+import { printJson } from "../print.ts";
 import type { Define } from "./engine.ts";
 
 export const defineInspect: Define = (program, { engine }) => {
@@ -45,6 +45,9 @@ export const defineInspect: Define = (program, { engine }) => {
 function networkSettings(endpoint: BridgeEndpoint | undefined) {
   const Ports: { [port: string]: { HostIp: string; HostPort: string }[] } = {};
   for (const { containerPort, protocol, hostAddress, hostPort } of endpoint?.ports ?? [])
-    (Ports[`${containerPort}/${protocol}`] ??= []).push({ HostIp: hostAddress, HostPort: String(hostPort) });
+    Ports[`${containerPort}/${protocol}`] = [
+      ...(Ports[`${containerPort}/${protocol}`] ?? []),
+      { HostIp: hostAddress, HostPort: String(hostPort) },
+    ];
   return { IPAddress: endpoint?.address ?? "", MacAddress: endpoint?.mac ?? "", Ports };
 }

@@ -16,7 +16,13 @@ export const definePs: Define = (program, { engine }) => {
       const listed = engine()
         .containers.list()
         .map((container) => ({ container, status: engine().status(container) }))
-        .filter(({ status }) => all === true || status === "running" || status === "paused");
+        .filter(
+          ({ container, status }) =>
+            status === "running" ||
+            status === "paused" ||
+            // one that removes itself is as good as gone when it has ended
+            (all === true && !(status === "exited" && container.hostConfig.AutoRemove)),
+        );
       if (quiet === true) for (const { container } of listed) print(container.id.slice(0, 12));
       else if (format === "json") for (const { container } of listed) printJson(row(engine(), container));
       else
@@ -44,7 +50,10 @@ function row(engine: Engine, container: ContainerJson) {
     created: `${ago(created)} ago`,
     status: words[status].trim(),
     ports: (engine.endpoint(container)?.ports ?? [])
-      .map(({ hostAddress, hostPort, containerPort, protocol }) => `${hostAddress}:${hostPort}->${containerPort}/${protocol}`)
+      .map(
+        ({ hostAddress, hostPort, containerPort, protocol }) =>
+          `${hostAddress}:${hostPort}->${containerPort}/${protocol}`,
+      )
       .join(", "),
     name,
   };

@@ -23,8 +23,11 @@ export const defineRun: Define = (program, { engine, exit }) => {
         const { Tty: tty, OpenStdin: input } = container.config;
         const attachment = engine().run(container, options.detach === true ? undefined : { input, foreground: true });
         if (options.trace === true) (await import("./trace.ts")).sayTrace(engine(), container);
-        if (attachment === undefined) print(container.id);
-        else exit(attend(attachment, { tty, input, detach: true }));
+        if (attachment === undefined) return print(container.id);
+        exit(attend(attachment, { tty, input, detach: true }));
+        attachment.close();
+        // whoever runs next may want the port
+        if (container.hostConfig.PortBindings.length > 0) engine().awaitEndings();
       },
     );
 };
