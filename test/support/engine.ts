@@ -195,7 +195,7 @@ export class Machine {
   monitors(): number[] {
     return this.containers().flatMap((id) => {
       const path = join(this.data, "containers", id, "monitor.pid");
-      return existsSync(path) ? [Number(readFileSync(path, "utf8"))] : [];
+      return existsSync(path) ? [Number.parseInt(readFileSync(path, "utf8"), 10)] : [];
     });
   }
 }

@@ -42,6 +42,7 @@ export interface Seen {
     controlling: boolean;
   };
   network: { name: string; up: boolean; mac: string; addresses: string[]; mtu: number }[];
+  routes: { interface: string; destination: string; gateway: string }[];
   scheduler: {
     policy: string | number;
     priority: number;
