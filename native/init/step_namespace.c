@@ -66,9 +66,7 @@ long step_clone(struct run *run, const union plan_arg *arg)
 
 long step_clone_into(struct run *run, const union plan_arg *arg)
 {
-	int cgroup = run->slots[arg[1].slot];
-	RESULT(clone_child(run, arg[0].number | CLONE_INTO_CGROUP, cgroup));
-	return sys(run, __NR_close, cgroup);
+	return clone_child(run, arg[0].number | CLONE_INTO_CGROUP, run->slots[arg[1].slot]);
 }
 
 /* "0" is the writing thread itself: cgroups(7). */

@@ -132,7 +132,7 @@ export const INIT_STEPS = {
   ),
   cloneInto: init(
     63,
-    { namespaces: "number", cgroup: "closes" },
+    { namespaces: "number", cgroup: "reads" },
     ({ namespaces, cgroup }) =>
       `clones the container's first process into the cgroup ${cgroup}${Number(namespaces) === 0 ? "" : `, with new namespaces: ${namespaceNames(namespaces)}`}`,
     "As clone; born in its cgroup of version 2, the process is never outside of its limits.",

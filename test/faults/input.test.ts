@@ -203,7 +203,7 @@ test("without permission that is said, and nothing else", () => {
   for (const words of [
     ["--data", machine.data, "--root", machine.root, "ps"],
     ["--data", machine.data, "--root", machine.root, "run", "--rm", IMAGE, "/bin/true"],
-    ["--data", "/proc/nowhere", "--root", machine.root, "run", "--rm", fixtures.images.quickstart.docker, "/bin/true"],
+    ["--data", "/dev/null/data", "--root", machine.root, "run", "--rm", fixtures.images.quickstart.docker, "/bin/true"],
     ["--data", machine.data, "--root", machine.root, "load", fixtures.images.quickstart.docker],
     ["--data", machine.data, "--root", machine.root, "images"],
     ["--data", machine.data, "--root", machine.root, "inspect", "x"],

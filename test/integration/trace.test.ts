@@ -161,7 +161,7 @@ describe.each(Object.entries(BUILDS))("with the %s build", (_, command) => {
     });
 
     test("strace saw init's calls one to one: numbers, arguments, results", () => {
-      const clone = traced.findIndex(({ step }) => step.name === "clone") + 1;
+      const clone = traced.findIndex(({ step }) => step.name === "clone" || step.name === "cloneInto") + 1;
       const { thread: stage, at: start } = threadThat(seen, "execveat");
       const first = seen.get(stage)?.slice(start + 1) ?? [];
       // Reports begin with the first step. Before it init takes over what the host gave it: closes what is not its own

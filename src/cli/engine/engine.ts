@@ -88,10 +88,9 @@ function inWords(error: unknown): unknown {
 
 /** 126 and 127 as Docker has them: the command is there but cannot be executed; it is not there. */
 function statusOf(error: unknown): number {
-  if (!(error instanceof ContainerError)) return OURS;
+  // what has no errno never came to the kernel
+  if (!(error instanceof ContainerError) || error.errno === undefined) return OURS;
   const { step, code } = error;
   if (step === "findExecutable") return code === "ENOENT" ? 127 : 126;
-  // a plan that cannot be written down never came to the kernel
-  if (step === "execute" && error.errno !== undefined) return 126;
-  return OURS;
+  return step === "execute" ? 126 : OURS;
 }
