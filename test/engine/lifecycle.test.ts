@@ -30,13 +30,14 @@ test("a detached container runs on, is listed, waited for, and its log and statu
     IMAGE,
     "sh",
     "-c",
-    "echo ready; echo oops >&2; sleep 0.5; exit 5",
+    "echo ready; echo oops >&2; while ! test -e /tmp/end; do sleep 0.05; done; exit 5",
   ]);
   expect(id).toMatch(/^[0-9a-f]{64}$/);
   const { State } = machine.inspect("one");
   expect(readFileSync(`/proc/${State.Pid}/cmdline`, "utf8")).toMatch(/^sh\0/);
   expect(machine.succeeds(["ps"])).toMatch(new RegExp(`^${id.slice(0, 12)} .*caisson/quickstart.* Up .* one$`, "m"));
   expect(machine.succeeds(["ps", "-q"])).toBe(id.slice(0, 12));
+  machine.succeeds(["exec", "one", "touch", "/tmp/end"]);
   expect(machine.succeeds(["wait", "one"])).toBe("5");
   expect(machine.succeeds(["wait", id])).toBe("5");
   expect(machine.succeeds(["ps", "-q"])).toBe("");
