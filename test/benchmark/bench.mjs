@@ -24,16 +24,28 @@ const INSIDE = "CAISSON_BENCH_INSIDE";
 const rounds = Number(process.argv[2] ?? 40);
 
 if (process.env[INSIDE] === undefined) {
-  const words = [
-    "--net",
-    "--mount",
-    "--propagation",
-    "private",
-    process.execPath,
-    fileURLToPath(import.meta.url),
-    String(rounds),
-  ];
-  process.exit(spawnSync("unshare", words, { stdio: "inherit", env: { ...process.env, [INSIDE]: "1" } }).status ?? 1);
+  // a real image is made out here, where Debian's packages can be reached
+  const place = mkdtempSync(join(tmpdir(), "caisson-bench-"));
+  try {
+    const debian = join(place, "debian.tar");
+    const made = spawnSync("mmdebstrap", ["--variant=minbase", "bookworm", debian], { encoding: "utf8" });
+    if (made.status !== 0)
+      console.log(`no Debian image to load: ${made.error?.message ?? made.stderr.trim().split("\n").at(-1)}`);
+    const words = [
+      "--net",
+      "--mount",
+      "--propagation",
+      "private",
+      process.execPath,
+      fileURLToPath(import.meta.url),
+      String(rounds),
+    ];
+    const env = { ...process.env, [INSIDE]: made.status === 0 ? debian : "none" };
+    process.exitCode = spawnSync("unshare", words, { stdio: "inherit", env }).status ?? 1;
+  } finally {
+    rmSync(place, { recursive: true, force: true });
+  }
+  process.exit();
 }
 
 const work = mkdtempSync(join(tmpdir(), "caisson-bench-"));
@@ -229,13 +241,8 @@ async function engines() {
 
 /** Loading a real image; each time into a new place, because deleted blocks make the next extraction slow. */
 async function loads(own, docker, podman) {
-  const root = join(work, "debian.tar");
-  if (!has("mmdebstrap")) return console.log("\nmmdebstrap is not installed: no Debian image to load");
-  const made = spawnSync("nsenter", ["--net=/proc/1/ns/net", "mmdebstrap", "--variant=minbase", "bookworm", root], {
-    encoding: "utf8",
-  });
-  if (made.status !== 0)
-    return console.log(`\nno Debian image to load: mmdebstrap failed: ${made.stderr.split("\n").at(-2)}`);
+  const root = process.env[INSIDE];
+  if (root === "none") return;
   const archive = join(work, "debian.docker.tar");
   const { archive: tar, dockerFiles } = await import("../../rootfs-fixtures/build.mjs");
   const layer = readFileSync(root);
