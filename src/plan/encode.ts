@@ -7,6 +7,8 @@ const VERSION = 1;
 export const HEADER_BYTES = 32;
 export const STEP_BYTES = 48;
 const SLOTS = 256;
+/** Enough for most plans; a seccomp filter is a few thousand bytes of it. */
+const FIRST_POOL_BYTES = 16 * 1024;
 
 export interface Encoded {
   /** What init maps, verifies and runs. */
@@ -59,41 +61,33 @@ export function encode(plan: Plan): Encoded {
     }
   }
 
-  const pool = new Pool();
-  const records: { step: InitStep; index: number; args: bigint[] }[] = [];
+  const steps = plan.reduce((count, step) => (isInit(step) ? count + 1 : count), 0);
+  const poolOffset = HEADER_BYTES + steps * STEP_BYTES;
+  const pool = new Pool(poolOffset);
+  let at = HEADER_BYTES;
   plan.forEach((step, index) => {
     if (!isInit(step)) return;
-    const { first, count } = fills.get(step) ?? { first: 0, count: 0 };
-    const values: Record<string, unknown> = step.name === "turn" ? { first, count } : step.args;
-    const kinds: [string, Kind][] = Object.entries(INIT_STEPS[step.name].args);
-    records.push({
-      step,
-      index,
-      args: kinds.map(([argument, kind]) => word(kind, values[argument], pool, slots, step)),
-    });
+    const { opcode, args } = INIT_STEPS[step.name];
+    const values: Record<string, unknown> =
+      step.name === "turn" ? (fills.get(step) ?? { first: 0, count: 0 }) : step.args;
+    pool.bytes.writeUInt16LE(opcode, at);
+    pool.bytes.writeUInt16LE(index, at + 2);
+    let argumentAt = at + 8;
+    for (const [argument, kind] of Object.entries(args)) {
+      const value = word(kind, values[argument], pool, slots, step);
+      pool.writeWord(value, argumentAt);
+      argumentAt += 8;
+    }
+    at += STEP_BYTES;
   });
 
-  const poolOffset = HEADER_BYTES + records.length * STEP_BYTES;
-  const size = poolOffset + pool.length + 1;
-  const bytes = Buffer.alloc(size);
+  const bytes = pool.finish();
   bytes.writeBigUInt64LE(MAGIC, 0);
   bytes.writeUInt32LE(VERSION, 8);
-  bytes.writeUInt32LE(size, 12);
-  bytes.writeUInt32LE(records.length, 16);
+  bytes.writeUInt32LE(bytes.length, 12);
+  bytes.writeUInt32LE(steps, 16);
   bytes.writeUInt32LE(poolOffset, 20);
   bytes.writeUInt32LE(inherited.length, 24);
-  records.forEach(({ step, index, args }, at) => {
-    const offset = HEADER_BYTES + at * STEP_BYTES;
-    bytes.writeUInt16LE(INIT_STEPS[step.name].opcode, offset);
-    bytes.writeUInt16LE(index, offset + 2);
-    const kinds = Object.values(INIT_STEPS[step.name].args);
-    args.forEach((value, i) => {
-      const kind = kinds[i];
-      const pooled = kind === "string" || kind === "strings" || kind === "bytes";
-      bytes.writeBigUInt64LE(pooled ? value + BigInt(poolOffset) : value, offset + 8 + i * 8);
-    });
-  });
-  pool.write(bytes, poolOffset);
   return { bytes, inherited };
 }
 
@@ -106,14 +100,14 @@ function number(slots: Map<string, number>, slot: string): number {
   return slots.size - 1;
 }
 
-function word(kind: Kind, value: unknown, pool: Pool, slots: Map<string, number>, step: Step): bigint {
-  if (kind === "number" && (typeof value === "number" || typeof value === "bigint"))
-    return BigInt.asUintN(64, BigInt(value));
-  if (kind === "string" && typeof value === "string") return BigInt(pool.string(value, step));
-  if (kind === "bytes" && value instanceof Uint8Array) return BigInt(pool.blob(value));
-  if (kind === "strings" && Array.isArray(value)) return BigInt(pool.vector(value.map(String), step));
+/** The 64 bits of an argument: a number itself, an offset into the plan, or a slot's index. */
+function word(kind: Kind, value: unknown, pool: Pool, slots: Map<string, number>, step: InitStep): number | bigint {
+  if (kind === "number" && (typeof value === "number" || typeof value === "bigint")) return value;
+  if (kind === "string" && typeof value === "string") return pool.string(value, step);
+  if (kind === "bytes" && value instanceof Uint8Array) return pool.blob(value);
+  if (kind === "strings" && Array.isArray(value)) return pool.vector(value.map(String), step);
   const slot = typeof value === "string" ? slots.get(value) : undefined;
-  if (slot !== undefined) return BigInt(slot);
+  if (slot !== undefined) return slot;
   throw new ContainerError({
     message: `step ${step.name} has no valid argument of kind ${kind}`,
     step: step.name,
@@ -121,11 +115,17 @@ function word(kind: Kind, value: unknown, pool: Pool, slots: Map<string, number>
   });
 }
 
-/** Strings, vectors and blobs. Offsets in vectors are from the plan's start, so they are written last. */
+/** The plan's bytes, and behind its steps the strings, vectors and blobs that they point to. */
 class Pool {
-  length = 0;
-  readonly #parts: { at: number; bytes: Uint8Array | number[] }[] = [];
+  /** Replaced by a larger one as it fills; ask again after each word. */
+  bytes: Buffer;
+  #end: number;
   readonly #known = new Map<string, number>();
+
+  constructor(offset: number) {
+    this.bytes = Buffer.alloc(offset + FIRST_POOL_BYTES);
+    this.#end = offset;
+  }
 
   string(text: string, step: Step): number {
     const known = this.#known.get(text);
@@ -138,43 +138,52 @@ class Pool {
         step: step.name,
         from: step.from,
       });
-    const bytes = Buffer.from(`${text}\0`);
-    const at = this.#add(bytes, bytes.length);
+    // UTF-8 takes at most three bytes for each unit of UTF-16
+    const at = this.#reserve(text.length * 3 + 1);
+    this.#end = at + this.bytes.write(text, at) + 1;
     this.#known.set(text, at);
     return at;
   }
 
   vector(strings: string[], step: Step): number {
     const offsets = strings.map((text) => this.string(text, step));
-    this.#align();
-    return this.#add(offsets, (offsets.length + 1) * 8);
+    const at = this.#reserve(8 + (offsets.length + 1) * 8, 8);
+    for (const [i, offset] of offsets.entries()) this.bytes.writeUInt32LE(offset, at + i * 8);
+    this.#end = at + (offsets.length + 1) * 8;
+    return at;
   }
 
   blob(bytes: Uint8Array): number {
-    this.#align();
-    const length = Buffer.alloc(8);
-    length.writeBigUInt64LE(BigInt(bytes.length));
-    return this.#add(Buffer.concat([length, bytes]), 8 + bytes.length);
+    const at = this.#reserve(16 + bytes.length, 8);
+    this.bytes.writeUInt32LE(bytes.length, at);
+    this.bytes.set(bytes, at + 8);
+    this.#end = at + 8 + bytes.length;
+    return at;
   }
 
-  write(plan: Buffer, poolOffset: number): void {
-    for (const { at, bytes } of this.#parts) {
-      if (bytes instanceof Uint8Array) plan.set(bytes, poolOffset + at);
-      else
-        bytes.forEach((offset, i) => {
-          plan.writeBigUInt64LE(BigInt(poolOffset + offset), poolOffset + at + i * 8);
-        });
+  /** A word as two halves where that is possible: bigints are slow. */
+  writeWord(value: number | bigint, at: number): void {
+    if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) {
+      this.bytes.writeUInt32LE(value % 2 ** 32, at);
+      this.bytes.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
+    } else {
+      this.bytes.writeBigUInt64LE(BigInt.asUintN(64, BigInt(value)), at);
     }
   }
 
-  #align(): void {
-    this.length = (this.length + 7) & ~7;
+  /** The whole plan; its last byte is NUL, so that every string in it ends in it. */
+  finish(): Buffer {
+    this.#reserve(1);
+    return this.bytes.subarray(0, this.#end + 1);
   }
 
-  #add(bytes: Uint8Array | number[], length: number): number {
-    const at = this.length;
-    this.#parts.push({ at, bytes });
-    this.length += length;
+  #reserve(length: number, alignment = 1): number {
+    const at = Math.ceil(this.#end / alignment) * alignment;
+    if (at + length > this.bytes.length) {
+      const larger = Buffer.alloc(2 * (at + length));
+      larger.set(this.bytes);
+      this.bytes = larger;
+    }
     return at;
   }
 }
