@@ -331,6 +331,7 @@ describe("on the cgroups of this machine", () => {
     skip(refusal !== undefined, refusal);
     const directories = create(RESOURCES);
     // what it had before it entered is not counted, so it takes memory again and again
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
     start(directories, "sh", "-c", "while :; do s=x; while [ ${#s} -lt 1000000 ]; do s=$s$s; done; done");
     const deadline = Date.now() + 10_000;
     while (Number(statistics(directories).cpu.usage.total) < 50_000_000 && Date.now() < deadline) sleep(10);
