@@ -5,7 +5,7 @@ import type { Status } from "../spec/spec.ts";
 import type { Record } from "./store.ts";
 
 /** Whether a record's process is there, and not another one with its pid. */
-export function isAlive({ pid, startTime: started, bootId: boot }: Record): boolean {
+function isAlive({ pid, startTime: started, bootId: boot }: Record): boolean {
   return pid > 0 && boot === bootId() && startTime(pid) === started && processState(pid) !== "Z";
 }
 

@@ -185,7 +185,7 @@ const AUTO_FIRST_ID = 100_000;
 const AUTO_SIZE = 65_536;
 
 /** A user namespace's maps, the same for users and groups. */
-export function mappingsOf(mode: string): {
+function mappingsOf(mode: string): {
   uidMappings?: { containerID: number; hostID: number; size: number }[];
   gidMappings?: { containerID: number; hostID: number; size: number }[];
 } {
@@ -235,7 +235,7 @@ function mountsOf(mounts: readonly Mount[], { Privileged, UsernsMode, NetworkMod
 }
 
 /** Files that the engine writes for the container. */
-export const NETWORK_FILES = ["resolv.conf", "hostname", "hosts"] as const;
+const NETWORK_FILES = ["resolv.conf", "hostname", "hosts"] as const;
 
 function fileMounts(directory: string, { NetworkMode }: HostConfig): Mount[] {
   if (NetworkMode === "host")

@@ -1,7 +1,6 @@
 import { AT_EMPTY_PATH, AT_FDCWD } from "./file.ts";
 import { call, tryCall } from "./syscall.ts";
 
-export const MOUNT_ATTR = { RDONLY: 1, NOSUID: 2, NODEV: 4, NOEXEC: 8, IDMAP: 0x100000 } as const;
 export const AT_RECURSIVE = 0x8000;
 const OPEN_TREE_CLONE = 1;
 const CLOEXEC = 0o2000000;

@@ -1,6 +1,5 @@
 import { readFileSync } from "node:fs";
 import { ppid } from "node:process";
-import { ContainerError } from "../error.ts";
 import { addon } from "./addon.ts";
 import { call, kernelError, tryCall } from "./syscall.ts";
 
@@ -107,13 +106,6 @@ let boot: string | undefined;
 export function bootId(): string {
   boot ??= readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
   return boot;
-}
-
-/** Waits for a process's end. @throws ContainerError ETIMEDOUT, saying what was waited for */
-export function awaitEnd(pidfd: number, what: string, timeoutMs: number): void {
-  const [seen] = wait([pidfd], timeoutMs);
-  if (seen === 0)
-    throw new ContainerError({ message: `${what} did not end within ${timeoutMs / 1000} s`, code: "ETIMEDOUT" });
 }
 
 /** Our own permitted capabilities as a mask: /proc/self/status CapPrm. */

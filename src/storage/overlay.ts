@@ -1,8 +1,9 @@
 import { closeSync, fchownSync, fstatSync, openSync } from "node:fs";
 import { ContainerError } from "../error.ts";
 import { O, openIn, RESOLVE } from "../kernel/file.ts";
-import { cloneTree, MOUNT_ATTR, makeFilesystem, type Parameter, setAttributes } from "../kernel/mount.ts";
+import { cloneTree, makeFilesystem, type Parameter, setAttributes } from "../kernel/mount.ts";
 import { call } from "../kernel/syscall.ts";
+import { MOUNT_ATTR } from "../linux/mount-options.ts";
 
 /**
  * How the directories are told to the kernel: as descriptors (Linux 6.13), as names one by one (6.5), or all in one

@@ -1,8 +1,9 @@
 import { closeSync, mkdirSync, openSync } from "node:fs";
 import { ContainerError } from "../error.ts";
 import { O } from "../kernel/file.ts";
-import { cloneTree, MOUNT_ATTR, setAttributes } from "../kernel/mount.ts";
+import { cloneTree, setAttributes } from "../kernel/mount.ts";
 import { call } from "../kernel/syscall.ts";
+import { MOUNT_ATTR } from "../linux/mount-options.ts";
 import { aufsOptions } from "./aufs.ts";
 import { mountOverlay } from "./overlay.ts";
 import { removeTree } from "./tree.ts";
