@@ -82,6 +82,9 @@ run(
   "build",
   "--compile",
   "--bytecode",
+  // a command reads the code of that command alone
+  "--splitting",
+  "--format=esm",
   // a command lives for milliseconds: code that runs ten times is not worth compiling
   "--compile-jit-policy=10",
   "--minify",
