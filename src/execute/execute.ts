@@ -5,7 +5,7 @@ import { errnoName } from "../kernel/syscall.ts";
 import { encode } from "../plan/encode.ts";
 import { says } from "../plan/explain.ts";
 import { hintFor } from "../plan/hints.ts";
-import { filledSlot, isInit, type Plan, type Step } from "../plan/step.ts";
+import { filledSlot, type HostStep, isInit, type Plan, type Step } from "../plan/step.ts";
 import { diagnoseExecutable } from "./diagnosis.ts";
 import { type HostContext, runHostStep, undoHostStep } from "./host.ts";
 import { Init, type Launcher } from "./init.ts";
@@ -35,29 +35,25 @@ export function execute(
   let reached = 0;
   let turn: number | undefined;
   let cloned = false;
+  /** Host steps before this one are done. */
+  let ahead = 0;
   addon().traceTo(trace);
   try {
     plan.forEach((step, index) => {
+      if (index < ahead) return;
       reached = index;
       if (isInit(step)) {
         if (turn !== undefined) handOver(turn);
         turn = undefined;
         if (step.name === "clone" || step.name === "cloneInto") cloned = true;
         if (step.name === "turn") {
+          ahead = goAhead(index + 1);
           hear(index);
           turn = index;
         }
         return;
       }
-      addon().traceStep(index);
-      if (step.name === "startInit") {
-        const slots = inherited.map((slot) => context.slots.get(slot) ?? -1);
-        init = new Init(bytes, trace, slots, preserved, launcher);
-        context.process = init;
-      } else {
-        attempt(step, index, () => runHostStep(step, context));
-      }
-      addon().traceStep(-1);
+      carryOut(step, index);
     });
     if (turn !== undefined) handOver(turn);
     hear(plan.length);
@@ -78,6 +74,31 @@ export function execute(
   const { pid, pidfd } = init;
   init.close();
   return { pid, pidfd };
+
+  function carryOut(step: HostStep, index: number): void {
+    addon().traceStep(index);
+    if (step.name === "startInit") {
+      const slots = inherited.map((slot) => context.slots.get(slot) ?? -1);
+      init = new Init(bytes, trace, slots, preserved, launcher);
+      context.process = init;
+    } else {
+      attempt(step, index, () => runHostStep(step, context));
+    }
+    addon().traceStep(-1);
+  }
+
+  /** What needs no more than the container's namespaces is done while init is still on its way to the turn. */
+  function goAhead(first: number): number {
+    let index = first;
+    for (; cloned; index++) {
+      const step = plan[index];
+      if (step === undefined || isInit(step) || !NEEDS_NAMESPACES_ONLY.has(step.name)) break;
+      if (init?.awaitChild() !== true) break;
+      reached = index;
+      carryOut(step, index);
+    }
+    return index;
+  }
 
   /** Waits until init has come to a turn, or to the plan's end. */
   function hear(index: number): void {
@@ -100,6 +121,8 @@ export function execute(
     if (init?.go(index, descriptors) !== true) hear(plan.length + 1);
   }
 }
+
+const NEEDS_NAMESPACES_ONLY: ReadonlySet<string> = new Set(["makeEndpoint", "publishPorts"]);
 
 /** Takes back, in reverse, what the host steps of a plan did; can be repeated. The first error does not end it. */
 export function undo(plan: Plan, context: HostContext): void {

@@ -47,6 +47,8 @@ export class Init {
   /** Of the first stage, when we are its parent. */
   #stage = -1;
   readonly #socket: number;
+  /** What was heard while the child was waited for. */
+  #said: Said | undefined;
 
   /** Starts init with its plan, its trace and the slots filled so far, in their order. */
   constructor(
@@ -81,17 +83,28 @@ export class Init {
    * host does next needs to know who the child is
    */
   listen(cloned: boolean): Said {
-    let said: Said | undefined;
-    for (;;) {
-      const packet = receive(this.#socket, PACKET_BYTES);
-      if (packet === undefined) return said ?? { kind: "gone" };
-      const { kind, step, result } = decode(packet);
-      if (kind === WAIT) said = { kind: "waits", step };
-      else if (kind === FAILED) said = { kind: "failed", step, errno: -result };
-      else if (kind === CHILD) this.#adopt(result, packet.descriptors[0]);
-      else throw new ContainerError({ message: `init said ${kind}, which means nothing`, code: "EPROTO" });
-      if (said !== undefined && (!cloned || this.pidfd >= 0)) return said;
-    }
+    while (this.#said === undefined || (cloned && this.pidfd < 0)) if (!this.#hear()) break;
+    const said = this.#said ?? { kind: "gone" };
+    this.#said = undefined;
+    return said;
+  }
+
+  /** Waits until the container's first process is known. @returns false when init has failed, or gone, before it was */
+  awaitChild(): boolean {
+    while (this.pidfd < 0 && this.#said?.kind !== "failed") if (!this.#hear()) break;
+    return this.pidfd >= 0;
+  }
+
+  /** @returns false when there is nothing more to hear */
+  #hear(): boolean {
+    const packet = receive(this.#socket, PACKET_BYTES);
+    if (packet === undefined) return false;
+    const { kind, step, result } = decode(packet);
+    if (kind === WAIT) this.#said = { kind: "waits", step };
+    else if (kind === FAILED) this.#said = { kind: "failed", step, errno: -result };
+    else if (kind === CHILD) this.#adopt(result, packet.descriptors[0]);
+    else throw new ContainerError({ message: `init said ${kind}, which means nothing`, code: "EPROTO" });
+    return true;
   }
 
   /** Ends the host's turn. @returns false when init has gone */

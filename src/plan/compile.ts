@@ -47,9 +47,6 @@ export function compile(definition: Definition, host: Host): Plan {
 
     ...mapIdentities(spec),
     ...openMappedRoot(definition),
-    ...connectNetwork(definition),
-    ...hostHooks(spec, "prestart", "createRuntime"),
-    ...openHookStates(spec),
 
     ...becomeRoot(spec),
     ...leaveCgroup(spec),
@@ -59,6 +56,11 @@ export function compile(definition: Definition, host: Host): Plan {
     ...mountFilesystems(definition, host),
     ...makeDevices(spec),
     ...makeWorkingDirectory(spec),
+
+    ...connectNetwork(definition),
+    ...hostHooks(spec, "prestart", "createRuntime"),
+    ...openHookStates(spec),
+
     ...attachTerminal(process, true),
     ...limitResources(process),
     ...setSysctls(spec),
