@@ -157,6 +157,11 @@ static void obey(struct monitor *monitor, struct client *client, const struct me
 	case MESSAGE_CLEANED:
 		monitor->cleaned = true;
 		break;
+	case MESSAGE_UNPUBLISHED:
+		if (outcome.container != NULL)
+			close_ports();
+		drop(client);
+		break;
 	default:
 		drop(client); /* it speaks something else */
 	}

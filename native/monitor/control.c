@@ -9,6 +9,7 @@
 
 enum { MAX_RECEIVED = 8 }; /* descriptors in one message; more than one is a mistake, which must not leak */
 
+static int ports[MAX_PORTS];
 static unsigned int port_count;
 
 /* Never waits: a creator that does not read its few messages misses them. */
@@ -23,15 +24,21 @@ void control_poll(const struct monitor *monitor, struct pollfd *slot)
 	*slot = (struct pollfd){.fd = monitor->creator_gone ? -1 : CONTROL_FD, .events = POLLIN};
 }
 
-/* Being open is all: until we end nobody else can bind the port. */
+/* Being open is all: until it is closed nobody else can bind the port. */
 static int hold_port(int fd)
 {
 	if (fd < 0)
 		return EBADF;
 	if (port_count == MAX_PORTS)
 		return EMFILE;
-	port_count++;
+	ports[port_count++] = fd;
 	return 0;
+}
+
+void close_ports(void)
+{
+	while (port_count > 0)
+		close(ports[--port_count]);
 }
 
 /* 0 or an errno. A descriptor that is kept is the callee's, otherwise the caller closes it. */

@@ -70,6 +70,7 @@ pid_t start_cleanup(const struct options *options);
 void control_send(enum message_type type, uint32_t value, uint64_t extra);
 void control_poll(const struct monitor *monitor, struct pollfd *slot);
 void control_serve(struct monitor *monitor);
+void close_ports(void);
 
 /* attach.c: the clients */
 #define ALL_CLIENTS ((1u << MAX_CLIENTS) - 1)

@@ -40,6 +40,8 @@
  *      │ ◀───────────── STDOUT, STDERR data ──── │
  *      │ ◀───────────────── EXITED status ────── │   always the last; exit.json and log are complete
  *      │ ──── CLEANED ─────────────────────────▶ │   no clean-up program is needed
+ *      │ ──── UNPUBLISHED ─────────────────────▶ │   nothing leads to its ports any more: they are closed, and
+ *      │ ◀─────────────────── end of file ────── │   so is this socket: whoever sees its end may bind them
  *
  * An end of file without EXITED: the client was too slow and is not in the foreground, or the creation was
  * undone. When one end closes with messages unread, the other end's next call answers ECONNRESET once,
@@ -50,7 +52,7 @@ enum message_type {
 	/* creator to monitor */
 	MESSAGE_CONTAINER = 1, /* value: pid; with its pidfd */
 	MESSAGE_TERMINAL = 2,  /* with the terminal's master */
-	MESSAGE_PORT = 3,      /* with a bound socket, held until the monitor's end; MAX_PORTS at most */
+	MESSAGE_PORT = 3,      /* with a bound socket, held until UNPUBLISHED or the monitor's end; MAX_PORTS at most */
 	MESSAGE_STARTED = 4,
 	MESSAGE_ABORT = 5, /* kill all there is and leave without a record or clean-up program */
 
@@ -66,9 +68,10 @@ enum message_type {
 	MESSAGE_SUBSCRIBE = 32, /* value: enum subscription, ORed; replaces the earlier mask */
 	MESSAGE_STDIN = 33,     /* data */
 	MESSAGE_STDIN_CLOSE = 34,
-	MESSAGE_RESIZE = 35,  /* value: rows, extra: columns */
-	MESSAGE_SIGNAL = 36,  /* value: signal number */
-	MESSAGE_CLEANED = 37, /* also from the creator, and from one that is not in the foreground */
+	MESSAGE_RESIZE = 35,      /* value: rows, extra: columns */
+	MESSAGE_SIGNAL = 36,      /* value: signal number */
+	MESSAGE_CLEANED = 37,     /* also from the creator, and from one that is not in the foreground */
+	MESSAGE_UNPUBLISHED = 38, /* only after EXITED */
 
 	/* monitor to client */
 	MESSAGE_STDOUT = 48, /* data */

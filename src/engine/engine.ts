@@ -19,6 +19,7 @@ import {
   removeEndpoint,
   reservedContainers,
   reserveEndpoint,
+  withdrawPorts,
 } from "../network/connection.ts";
 import { parsePublish } from "../network/ports.ts";
 import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
@@ -198,21 +199,31 @@ export class Engine {
     return attachment;
   }
 
+  /** Frees the ports of a container that has ended; the rest is its monitor's to clean up. */
+  freePorts({ id }: ContainerJson, attachment: Attachment): void {
+    withdrawPorts(id, this.places.data);
+    attachment.closePorts();
+  }
+
   /** Takes back what a container that has ended leaves on the host; with AutoRemove, all of it. Can be repeated. */
   cleanup(id: string): void {
     const lock = this.containers.lock(id, true);
     if (lock === undefined) return;
     try {
-      const container = this.containers.read(id);
-      const kept = container !== undefined && !container.hostConfig.AutoRemove;
-      const oci = this.#oci(id);
-      if (kept) oci?.keepTrace(this.containers.directory(id));
-      oci?.delete({ force: true });
-      releaseEndpoint(this.places.data, id);
-      if (!kept) this.containers.remove(id);
+      this.#takeBack(id);
     } finally {
       close(lock);
     }
+  }
+
+  #takeBack(id: string): void {
+    const container = this.containers.read(id);
+    const kept = container !== undefined && !container.hostConfig.AutoRemove;
+    const oci = this.#oci(id);
+    if (kept) oci?.keepTrace(this.containers.directory(id));
+    oci?.delete({ force: true });
+    releaseEndpoint(this.places.data, id);
+    if (!kept) this.containers.remove(id);
   }
 
   /** Removes a container and what it wrote. @throws ContainerError when it runs and force is not given */

@@ -24,6 +24,7 @@ const STDIN = 33;
 const STDIN_CLOSE = 34;
 const RESIZE = 35;
 const SIGNAL = 36;
+const UNPUBLISHED = 38;
 const STDOUT = 48;
 const STDERR = 49;
 const STDIN_READY = 50;
@@ -239,6 +240,12 @@ export class Attachment {
 
   signal(number: number): void {
     send(this.socket, message(SIGNAL, number));
+  }
+
+  /** Of a container that has ended: has its ports closed, now that no rule leads to them. Nothing is heard after it. */
+  closePorts(): void {
+    send(this.socket, message(UNPUBLISHED));
+    while (receive(this.socket, MAX_BYTES) !== undefined);
   }
 
   close(): void {

@@ -107,30 +107,42 @@ export function publishPorts({ container, bridge, subnet, address, ports }: Endp
   });
 }
 
-/** Undo of publishPorts and makeEndpoint; the last endpoint takes chains, bridge and changed sysctls with it. */
-export function removeEndpoint({ container, bridge, address, hostName, ports }: EndpointArgs, data: string): void {
+/** Takes a container's rules away before the rest of its endpoint, so that its ports can be had. */
+export function withdrawPorts(container: string, data: string): void {
   locked(data, (state) => {
-    if (state === undefined || !Object.hasOwn(state.endpoints, container)) return {};
+    const place = state && Object.hasOwn(state.endpoints, container) ? state.endpoints[container] : undefined;
+    if (state === undefined || place === undefined || place.ports.length === 0) return {};
+    removeRules(state, container, place, false);
+    const chains = state.chains === true; // "begun" was repaired: nothing of ours is there
+    return { state: { ...state, chains, endpoints: { ...state.endpoints, [container]: { ...place, ports: [] } } } };
+  });
+}
+
+/** Undo of publishPorts and makeEndpoint; the last endpoint takes chains, bridge and changed sysctls with it. */
+export function removeEndpoint({ container, bridge, hostName }: EndpointArgs, data: string): void {
+  locked(data, (state) => {
+    const place = state && Object.hasOwn(state.endpoints, container) ? state.endpoints[container] : undefined;
+    if (state === undefined || place === undefined) return {};
     const left = withoutEndpoint(state, container);
     const last = isEmpty(left);
-    if (state.chains === "begun") repair();
-    if (state.chains === true) {
-      try {
-        restore(
-          last
-            ? firewall.removeBridge()
-            : firewall.removeEndpoint({ id: container, address, ports: [...bindings(ports)] }),
-        );
-      } catch {
-        repair(last ? undefined : container); // somebody else has changed the rules: look what is there
-      }
-    }
+    removeRules(state, container, place, last);
     withSocket((socket) => {
       if (last) endpoint.removeBridge(socket, SYSCTLS, { name: bridge, hostNames: [hostName], changed: state.sysctls });
       else endpoint.removeEndpoint(socket, hostName);
     });
     return { state: last ? { ...left, chains: false, sysctls: {} } : left };
   });
+}
+
+/** The rules of a container, and with the last one our chains. */
+function removeRules({ chains }: BridgeState, id: string, { address, ports }: BridgeEndpoint, last: boolean): void {
+  if (chains === "begun") repair();
+  if (chains !== true) return;
+  try {
+    restore(last ? firewall.removeBridge() : firewall.removeEndpoint({ id, address, ports: [...bindings(ports)] }));
+  } catch {
+    repair(last ? undefined : id); // somebody else has changed the rules: look what is there
+  }
 }
 
 /** The containers that have an endpoint. */

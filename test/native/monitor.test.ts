@@ -151,6 +151,10 @@ describe.each(Object.entries(BUILDS))("the monitor, %s,", (build, flags) => {
     expect(await drive("nostdin")).toEqual({ out: "end\n" });
   });
 
+  test("closes the ports of a container that has ended when a client says that no rule leads there", async () => {
+    expect(await drive("unpublished")).toEqual({ running: "EADDRINUSE", exited: "bound", monitor: 0 });
+  });
+
   test("serves several clients, each what it has subscribed to", async () => {
     expect(await drive("clients")).toEqual({
       out: ["one\ntwo\n", "one\ntwo\n", "two\n", ""],

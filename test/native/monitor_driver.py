@@ -24,7 +24,7 @@ BUSYBOX = "/bin/busybox"
 
 CONTAINER, TERMINAL, PORT, STARTED, ABORT = 1, 2, 3, 4, 5
 INIT_STARTED, INIT_EXITED, FAILED, EXITED = 16, 17, 18, 19
-SUBSCRIBE, STDIN, STDIN_CLOSE, RESIZE, SIGNAL, CLEANED = 32, 33, 34, 35, 36, 37
+SUBSCRIBE, STDIN, STDIN_CLOSE, RESIZE, SIGNAL, CLEANED, UNPUBLISHED = 32, 33, 34, 35, 36, 37, 38
 STDOUT, STDERR, STDIN_READY = 48, 49, 50
 OUTPUT, EXIT, INPUT, FOREGROUND = 1, 2, 4, 8
 ALL = OUTPUT | EXIT | FOREGROUND
@@ -648,6 +648,41 @@ def orphans():
     client.feed(b"\n")
     client.finish()
     return {"adopted": adopted, "reaped": reaped, "monitor": container.ended()}
+
+
+def unpublished():
+    """A client that has taken the rules away can have the ports before the clean-up has ended, and not while it runs."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    number = sock.getsockname()[1]
+
+    def bind():
+        with socket.socket() as other:
+            try:
+                other.bind(("127.0.0.1", number))
+            except OSError as error:
+                return errno.errorcode[error.errno]
+            return "bound"
+
+    container = shell("read line", flags=["--stdin"]).learn().announce().go()
+    send(container.control, PORT, fd=sock.fileno())
+    send(container.control, STARTED)
+    sock.close()
+    client, hasty = Client(ALL | INPUT), Client(EXIT)
+    client.read_until(lambda c: c.credit)
+    send(hasty.socket, UNPUBLISHED)
+    while hasty.take() is not None:
+        pass
+    running = bind()
+    witness = Client(EXIT | FOREGROUND)
+    send(client.socket, STDIN, data=b"\n")
+    client.finish(cleaned=False)
+    send(client.socket, UNPUBLISHED)
+    while client.take() is not None:
+        pass
+    exited = bind()
+    send(witness.socket, CLEANED)
+    return {"running": running, "exited": exited, "monitor": container.ended()}
 
 
 def ports():

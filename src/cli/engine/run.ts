@@ -25,9 +25,10 @@ export const defineRun: Define = (program, { engine, exit }) => {
         if (options.trace === true) (await import("./trace.ts")).sayTrace(engine(), container);
         if (attachment === undefined) return print(container.id);
         exit(attend(attachment, { tty, input, detach: true }));
-        attachment.close();
         // whoever runs next may want the port
-        if (container.hostConfig.PortBindings.length > 0) engine().awaitEndings();
+        if (container.hostConfig.PortBindings.length > 0 && engine().exit(container) !== undefined)
+          engine().freePorts(container, attachment);
+        attachment.close();
       },
     );
 };
