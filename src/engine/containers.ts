@@ -57,9 +57,12 @@ export class Containers {
         code: "EINVAL",
       });
     for (const directory of [this.#containers, this.#names]) mkdirSync(directory, { recursive: true, mode: 0o700 });
-    mkdirSync(this.directory(id), { mode: 0o700 });
-    const descriptor = open(this.directory(id), O.RDONLY | O.DIRECTORY);
-    lock(descriptor, true);
+    let descriptor: number | undefined;
+    // somebody who cleans up may come upon it before it is locked, and take it for one that was left half made
+    while (descriptor === undefined) {
+      mkdirSync(this.directory(id), { recursive: true, mode: 0o700 });
+      descriptor = this.lock(id, true);
+    }
     try {
       symlinkSync(id, `${this.#names}/${name}`);
     } catch (cause) {
@@ -158,8 +161,13 @@ export class Containers {
 
   /** Takes the container's lock. @returns its descriptor, or undefined when it is gone, or busy and `wait` is false */
   lock(id: string, wait: boolean): number | undefined {
-    if (!existsSync(this.directory(id))) return;
-    const descriptor = open(this.directory(id), O.RDONLY | O.DIRECTORY);
+    let descriptor: number;
+    try {
+      descriptor = open(this.directory(id), O.RDONLY | O.DIRECTORY);
+    } catch (error) {
+      if (error instanceof ContainerError && error.code === "ENOENT") return;
+      throw error;
+    }
     if (lock(descriptor, wait) && existsSync(this.directory(id))) return descriptor;
     close(descriptor);
     return;

@@ -255,12 +255,15 @@ export class Engine {
       if (this.containers.monitor(id) !== undefined || (oci === undefined && this.#isCleanedUp(id))) continue;
       const lock = this.containers.lock(id, false);
       if (lock === undefined) continue; // somebody is at work on it
-      close(lock);
-      // what has run is kept, with what it wrote: it was lost to a crash, or to the end of its monitor
-      if (this.containers.exit(id) === undefined && this.containers.wasStarted(id))
-        this.containers.writeExit(id, LOST_STATUS);
-      this.cleanup(id); // one that still runs is killed: its output, terminal and ports have gone with its monitor
-      if (this.containers.exit(id) === undefined) this.containers.remove(id);
+      try {
+        // what has run is kept, with what it wrote: it was lost to a crash, or to the end of its monitor
+        if (this.containers.exit(id) === undefined && this.containers.wasStarted(id))
+          this.containers.writeExit(id, LOST_STATUS);
+        this.#takeBack(id); // one that still runs is killed: its output, terminal and ports have gone with its monitor
+        if (this.containers.exit(id) === undefined) this.containers.remove(id);
+      } finally {
+        close(lock);
+      }
     }
     for (const id of reservedContainers(this.places.data))
       if (!existsSync(this.containers.directory(id))) releaseEndpoint(this.places.data, id);
