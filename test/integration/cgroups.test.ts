@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
 import { afterAll, afterEach, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import {
   alive,
   cleanUp,
@@ -48,6 +49,15 @@ const LIMITS: Edit = (spec) => {
 };
 
 test("limits are in the kernel before the container runs, and every hierarchy has the process", ({ skip }) => {
+  covers(
+    "linux.resources v1",
+    "linux.resources.memory.limit",
+    "linux.resources.memory.reservation",
+    "linux.resources.cpu.shares",
+    "linux.resources.cpu.quota",
+    "linux.resources.cpu.cpus",
+    "linux.resources.pids.limit",
+  );
   skip(!version1, "reads the files of cgroup version 1");
   const bundle = idle(LIMITS);
   const { pid } = state(bundle);
@@ -75,6 +85,7 @@ test("limits are in the kernel before the container runs, and every hierarchy ha
 });
 
 test("the pids limit stops forks", () => {
+  covers("linux.resources.pids.limit");
   const seen = probe(
     (spec) => {
       LIMITS(spec);
@@ -85,6 +96,7 @@ test("the pids limit stops forks", () => {
 });
 
 test("the memory limit ends what exceeds it, and leaves what does not", () => {
+  covers("linux.resources.memory.limit", "linux.resources.memory.swap");
   expect(probe(LIMITS, ["--allocate", "20"]).actions[0]?.result).toBe(20);
   const greedy = makeBundle((spec) => {
     LIMITS(spec);
@@ -97,6 +109,7 @@ test("the memory limit ends what exceeds it, and leaves what does not", () => {
 });
 
 test("the cpu quota slows down what would use more", () => {
+  covers("linux.resources.cpu.quota");
   const seen = probe(
     (spec) => {
       spec.linux.resources = { cpu: { quota: 20_000, period: 100_000 } };
@@ -108,6 +121,7 @@ test("the cpu quota slows down what would use more", () => {
 });
 
 test("cgroupsPath is where the container is; what was there before stays, what was made goes", ({ skip }) => {
+  covers("linux.cgroupsPath");
   skip(!version1, "looks at the hierarchies of cgroup version 1");
   const parent = `/caisson-test-${process.pid}`;
   const kept = `/sys/fs/cgroup/pids${parent}`;

@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import {
   cleanUp,
   cleanUpFile,
@@ -53,6 +54,7 @@ test("exactly the standard streams are open, by run, create and exec, whatever t
 });
 
 test("descriptors are preserved as asked for, with --preserve-fds and $LISTEN_FDS, and no others", () => {
+  covers("create --preserve-fds", "exec --preserve-fds", "LISTEN_FDS");
   const paths = ["one", "two", "three", "four"].map((name) => join(scratchDirectory(), name));
   const given = paths.map((path) => {
     writeFileSync(path, path);

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Device } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 import {
   cleanUp,
   cleanUpFile,
@@ -26,6 +27,7 @@ function withMknod(spec: WholeSpec): void {
 }
 
 test("/dev has the default devices, for everybody, and the links beside them", () => {
+  covers("linux.devices default");
   const seen = probe(
     (spec) => {
       spec.process.user = { uid: 1000, gid: 1000, umask: 0o77 };
@@ -59,6 +61,7 @@ test("/dev has the default devices, for everybody, and the links beside them", (
 });
 
 test("devices of the spec are made exactly, whatever the caller's umask", () => {
+  covers("linux.devices");
   const devices: Device[] = [
     { path: "/dev/fuse", type: "c", major: 10, minor: 229, fileMode: 0o640, uid: 33, gid: 44 },
     { path: "/dev/block", type: "b", major: 259, minor: 70000, fileMode: 0o600 },
@@ -86,6 +89,7 @@ test("devices of the spec are made exactly, whatever the caller's umask", () => 
 });
 
 test("the device controller refuses what is not allowed, and allows what every container needs", () => {
+  covers("linux.resources.devices");
   const seen = probe(
     (spec) => {
       withMknod(spec);
@@ -124,6 +128,7 @@ test("the device controller refuses what is not allowed, and allows what every c
 });
 
 test("an allowed device can be made and opened, with the access allowed", () => {
+  covers("linux.resources.devices");
   const seen = probe(
     (spec) => {
       withMknod(spec);

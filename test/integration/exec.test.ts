@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import {
   alive,
   type Bundle,
@@ -63,6 +64,7 @@ test("a further process is in the same namespaces, cgroups and root, confined as
 });
 
 test("flags change environment, directory, user, groups and capabilities", () => {
+  covers("exec --env", "exec --cwd", "exec --user", "exec --additional-gids", "exec --cap");
   const bundle = idle();
   const flags = [
     "--env",
@@ -96,6 +98,7 @@ test("flags change environment, directory, user, groups and capabilities", () =>
 });
 
 test("process.json says everything by itself", () => {
+  covers("exec --process");
   const bundle = idle();
   const path = join(bundle.path, "process.json");
   writeFileSync(
@@ -154,6 +157,7 @@ test("CVE-2024-21626: no working directory leads out of the root", () => {
 });
 
 test("--detach leaves it running, with its pid in a file; it ends with the container", () => {
+  covers("exec --detach", "exec --pid-file");
   const bundle = idle();
   const pidFile = join(bundle.path, "exec-pid");
   expect(execDetached(bundle, ["--pid-file", pidFile], ["/bin/probe", "--sleep", "60"])).toMatchObject({

@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, readlinkSync, writeFile
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { HookName } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 import {
   type Bundle,
   cleanUp,
@@ -73,6 +74,14 @@ function hookedBundle(edit: Edit = () => undefined): { bundle: Bundle; records: 
 }
 
 test("hooks of all kinds run, each at its time, in their order, with the state on standard input", () => {
+  covers(
+    "hooks.prestart",
+    "hooks.createRuntime",
+    "hooks.createContainer",
+    "hooks.startContainer",
+    "hooks.poststart",
+    "hooks.poststop",
+  );
   const { bundle, records } = hookedBundle();
   const kinds = () => records().map(({ argument }) => argument);
   const both = (kind: string) => [`${kind} 1`, `${kind} 2`];
@@ -130,6 +139,7 @@ test.each(["prestart", "createRuntime", "createContainer", "startContainer"] as 
 test.each(["createRuntime", "createContainer", "startContainer"] as const)(
   "a %s hook that takes too long is killed, and the container with it",
   (kind) => {
+    covers("hooks timeout");
     const { bundle } = hookedBundle((spec) => {
       spec.hooks = { [kind]: [{ path: "/bin/sleep", args: ["sleep", "20"], timeout: 1 }] };
     });

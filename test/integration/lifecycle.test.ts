@@ -1,6 +1,7 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import {
   alive,
   type Bundle,
@@ -61,6 +62,7 @@ function membersOf({ id }: Bundle): string[] {
 }
 
 test("created, running, stopped, gone", () => {
+  covers("annotations", "start", "state", "kill", "delete", "create --bundle", "create --pid-file");
   const bundle = makeBundle((spec) => {
     spec.process.args = ["/bin/probe", "--signal-wait"];
     spec.annotations = { "org.example.key": "value" };
@@ -119,6 +121,7 @@ describe("the words of errors are runc's", () => {
   const peer = { program: "runc" };
 
   test("for what is not there", () => {
+    covers("delete --force");
     for (const words of [
       ["state", "absent"],
       ["start", "absent"],
@@ -208,6 +211,7 @@ describe("the words of errors are runc's", () => {
 });
 
 test("list shows all containers as a table, as JSON, and by id alone", () => {
+  covers("list --format", "list --quiet");
   rmSync(stateRoot(), { recursive: true, force: true });
   expect(runtime(["list", "--format", "json"]).stdout.trim()).toBe("null");
   const running = idle();
@@ -237,6 +241,7 @@ test("list shows all containers as a table, as JSON, and by id alone", () => {
 });
 
 test("run --detach leaves a running container, run --keep a stopped one", () => {
+  covers("run --detach", "run --keep");
   const bundle = makeBundle((spec) => {
     spec.process.args = ["/bin/probe", "--sleep", "60"];
   });
@@ -280,6 +285,7 @@ test("the state directory and what is in it are its owner's alone", () => {
 });
 
 test("a log file gets the error as JSON, with what the step was", () => {
+  covers("--log", "--log-format", "--root");
   const log = join(mkdtempSync(join(scratchDirectory(), "log-")), "log");
   const bundle = makeBundle((spec) => {
     spec.mounts.push({ destination: "/tmp", type: "nosuchfs", source: "x" });

@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import { cleanUp, cleanUpFile, makeBundle, probe, results, run, scratchDirectory, seenIn } from "../support/bundle.ts";
 import type { Seen, SeenMount } from "../support/seen.ts";
 
@@ -76,6 +77,7 @@ test("the mount table has exactly the mounts of the spec, the root, and what is 
 });
 
 test("attributes have their effect: ro, nosuid, nodev, noexec, and their opposites", () => {
+  covers("mounts.options ro", "mounts.options nosymfollow", "mounts.options data", "mounts.type");
   const seen = probe(
     (spec) => {
       spec.mounts.push(
@@ -128,6 +130,7 @@ test("noexec keeps a program from being executed", () => {
 
 describe("bind mounts", () => {
   test("a file and a directory are bound, their targets made, and relative sources count from the bundle", () => {
+    covers("mounts.destination", "mounts.source", "mounts.options bind");
     const source = hostDirectory();
     const bundle = makeBundle((spec) => {
       spec.root.readonly = false;
@@ -177,6 +180,7 @@ describe("bind mounts", () => {
   });
 
   test("bind takes one mount, rbind those below; recursive attributes reach those, too", () => {
+    covers("mounts.options bind", "mounts.options recursive");
     const source = hostDirectory();
     // the mount below lives in a namespace of its own, with the runtime
     const through = [
@@ -270,6 +274,7 @@ describe("bind mounts", () => {
 });
 
 test("propagation is as asked for, for each mount", () => {
+  covers("mounts.options propagation");
   const seen = probe((spec) => {
     const source = hostDirectory();
     spec.root.readonly = false;
@@ -285,6 +290,7 @@ test("propagation is as asked for, for each mount", () => {
 });
 
 test("a mount bound rslave receives what the host mounts later, and passes nothing back", () => {
+  covers("mounts.options propagation");
   const source = hostDirectory();
   const inside = makeBundle((spec) => {
     spec.mounts.push({ destination: "/tmp", type: "bind", source, options: ["rbind", "rslave"] });
@@ -305,6 +311,7 @@ test("a mount bound rslave receives what the host mounts later, and passes nothi
 });
 
 test("mounts are made in their order: a later one covers an earlier one", () => {
+  covers("mounts order");
   const seen = probe(
     (spec) => {
       spec.mounts.push(
@@ -332,6 +339,7 @@ test("mapped ids and tmpcopyup, which are not supported yet, are refused instead
 });
 
 test("an unknown type or option is an error that points at the mount", () => {
+  covers("mounts.type", "mounts.options data");
   for (const mount of [
     { destination: "/tmp", type: "nosuchfs", source: "x" },
     { destination: "/tmp", type: "tmpfs", source: "x", options: ["nosuchoption=1"] },

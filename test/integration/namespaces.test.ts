@@ -1,6 +1,7 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { NamespaceType } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 import {
   cleanUp,
   cleanUpFile,
@@ -53,6 +54,15 @@ function mapped(spec: WholeSpec): void {
 }
 
 test("every namespace that is asked for is new, and no other", () => {
+  covers(
+    "linux.namespaces mount",
+    "linux.namespaces pid",
+    "linux.namespaces network",
+    "linux.namespaces ipc",
+    "linux.namespaces uts",
+    "linux.namespaces cgroup",
+    "linux.namespaces time",
+  );
   const all = probe((spec) => {
     withNamespaces("cgroup", "ipc", "mount", "network", "pid", "time", "uts")(spec);
   });
@@ -70,6 +80,7 @@ test("every namespace that is asked for is new, and no other", () => {
 });
 
 test("a namespace with a path is joined", () => {
+  covers("linux.namespaces.path");
   const first = idle((spec) => {
     spec.hostname = "first";
     spec.linux.namespaces?.push({ type: "cgroup" }, { type: "time" });
@@ -91,6 +102,7 @@ test("a namespace with a path is joined", () => {
 });
 
 test("a path that is no namespace, or one of another type, is refused", () => {
+  covers("linux.namespaces.path");
   for (const path of ["/dev/null", "/proc/self/ns/net", "/no/such/file"]) {
     const bundle = makeBundle((spec) => {
       spec.linux.namespaces = [{ type: "mount" }, { type: "pid" }, { type: "uts", path }];
@@ -102,6 +114,7 @@ test("a path that is no namespace, or one of another type, is refused", () => {
 });
 
 test("host name and domain name are the container's own", () => {
+  covers("hostname", "domainname");
   const before = readFileSync("/proc/sys/kernel/hostname", "utf8");
   const seen = probe((spec) => {
     spec.hostname = "box.example";
@@ -112,6 +125,7 @@ test("host name and domain name are the container's own", () => {
 });
 
 test("a new network namespace has the loopback interface, up, and nothing else", () => {
+  covers("linux.namespaces network");
   const seen = probe(() => undefined);
   expect(seen.network.map(({ name, up, addresses }) => ({ name, up, addresses }))).toEqual([
     { name: "lo", up: true, addresses: ["127.0.0.1/8", "::1/128"] },
@@ -119,6 +133,7 @@ test("a new network namespace has the loopback interface, up, and nothing else",
 });
 
 test("the clocks of a time namespace are shifted by the offsets", () => {
+  covers("linux.timeOffsets");
   const host = Number(readFileSync("/proc/uptime", "utf8").split(" ")[0]);
   const seen = probe((spec) => {
     spec.linux.namespaces?.push({ type: "time" });
@@ -131,6 +146,7 @@ test("the clocks of a time namespace are shifted by the offsets", () => {
 });
 
 test("in a user namespace ids are mapped, and root in there is nobody of importance outside", () => {
+  covers("linux.namespaces user", "linux.uidMappings");
   const seen = probe(mapped, [
     "--write",
     "/etc/passwd",
@@ -214,6 +230,7 @@ test("a user beyond the mapping is refused, and so is a mapping that overlaps", 
 });
 
 test("the user namespace of another process is joined, last", () => {
+  covers("linux.namespaces.path");
   const first = idle(mapped);
   const { pid } = state(first);
   const seen = probe((spec) => {
@@ -234,6 +251,7 @@ test("the user namespace of another process is joined, last", () => {
 });
 
 test("in a cgroup namespace the container's own cgroup is the root", () => {
+  covers("linux.namespaces cgroup");
   const seen = probe((spec) => {
     spec.linux.namespaces?.push({ type: "cgroup" });
   });

@@ -1,6 +1,7 @@
 import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import { cleanUp, cleanUpFile, makeBundle, probe, results, run, seenIn } from "../support/bundle.ts";
 
 // OCI runtime-spec, config.md "Process", and "process" of config-linux.md.
@@ -23,6 +24,7 @@ const NET_BIND_SERVICE = 10;
 const AUDIT_WRITE = 29;
 
 test("arguments, environment and working directory arrive as they were written", () => {
+  covers("process.args", "process.env", "process.cwd");
   const seen = probe((spec) => {
     spec.process.args = ["/bin/probe", "--read", "/with space", "--write", "", 'qu"ote\n$HOME'];
     spec.process.env = ["PATH=/bin", "EMPTY=", "UNICODE=süß", "TWICE=1", "TWICE=2"];
@@ -38,6 +40,7 @@ test("arguments, environment and working directory arrive as they were written",
 
 describe("HOME", () => {
   test("comes from the root's passwd where the environment has none", () => {
+    covers("process.env");
     const seen = probe((spec) => {
       spec.process.user = { uid: 1000, gid: 1000 };
     });
@@ -67,6 +70,7 @@ describe("HOME", () => {
 });
 
 test("a name without a slash is looked for in the container's PATH", () => {
+  covers("process.args");
   const seen = probe((spec) => {
     spec.process.args = ["probe"];
     spec.process.env = ["PATH=/nowhere:/bin"];
@@ -77,6 +81,7 @@ test("a name without a slash is looked for in the container's PATH", () => {
 
 describe("the working directory", () => {
   test("is made where it is missing, in the order the mounts ask for", () => {
+    covers("process.cwd");
     const seen = probe((spec) => {
       spec.mounts.push({ destination: "/tmp", type: "tmpfs", source: "tmpfs" });
       spec.process.cwd = "/tmp/deep/er";
@@ -118,6 +123,7 @@ describe("the working directory", () => {
 });
 
 test("user, groups and umask are exactly those asked for, and no id can be taken back", () => {
+  covers("process.user", "process.user.umask", "process.user.additionalGids");
   const seen = probe(
     (spec) => {
       spec.process.user = { uid: 1000, gid: 1001, additionalGids: [29, 44, 2000], umask: 0o27 };
@@ -140,12 +146,14 @@ test("user, groups and umask are exactly those asked for, and no id can be taken
 });
 
 test("without additionalGids no group of the caller's is left", () => {
+  covers("process.user.additionalGids");
   const seen = probe(() => undefined, [], { through: ["setpriv", "--groups", "7,8,9"] });
   expect(seen.groups).toEqual([]);
 });
 
 describe("capabilities", () => {
   test("all five sets are exactly those asked for", () => {
+    covers("process.capabilities");
     const seen = probe((spec) => {
       spec.process.user = { uid: 1000, gid: 1000 };
       spec.process.capabilities = {
@@ -198,6 +206,7 @@ describe("capabilities", () => {
 });
 
 test("limits, oom_score_adj and no_new_privs are set", () => {
+  covers("process.rlimits", "process.oomScoreAdj", "process.noNewPrivileges");
   const seen = probe((spec) => {
     spec.process.noNewPrivileges = true;
     spec.process.oomScoreAdj = 321;
@@ -217,6 +226,7 @@ test("limits, oom_score_adj and no_new_privs are set", () => {
 });
 
 test("the largest 64-bit limit means unlimited", () => {
+  covers("process.rlimits");
   const bundle = makeBundle((spec) => {
     spec.process.rlimits = [{ type: "RLIMIT_FSIZE", soft: 4096, hard: 4242424242424242 }];
   });
@@ -227,6 +237,7 @@ test("the largest 64-bit limit means unlimited", () => {
 });
 
 test("without noNewPrivileges the flag is not set", () => {
+  covers("process.noNewPrivileges");
   const seen = probe((spec) => {
     spec.process.noNewPrivileges = false;
   });
@@ -234,6 +245,7 @@ test("without noNewPrivileges the flag is not set", () => {
 });
 
 test("scheduling policy and I/O priority are set", () => {
+  covers("process.scheduler", "process.ioPriority");
   const seen = probe((spec) => {
     spec.process.scheduler = { policy: "SCHED_BATCH", nice: 7 };
     spec.process.ioPriority = { class: "IOPRIO_CLASS_BE", priority: 6 };
@@ -243,6 +255,7 @@ test("scheduling policy and I/O priority are set", () => {
 });
 
 test("the idle classes are set", () => {
+  covers("process.scheduler", "process.ioPriority");
   const seen = probe((spec) => {
     spec.process.scheduler = { policy: "SCHED_IDLE" };
     spec.process.ioPriority = { class: "IOPRIO_CLASS_IDLE", priority: 0 };
@@ -252,6 +265,7 @@ test("the idle classes are set", () => {
 });
 
 test("it is the leader of a session of its own, and has a session keyring of its own", () => {
+  covers("keyring");
   const seen = probe(() => undefined);
   expect([seen.pid, seen.sid, seen.pgid, seen.ppid]).toEqual([1, 1, 1, 0]);
   expect(seen.parentDeathSignal).toBe(0);
@@ -260,6 +274,7 @@ test("it is the leader of a session of its own, and has a session keyring of its
 });
 
 test("the personality is set", () => {
+  covers("linux.personality.domain");
   const seen = probe((spec) => {
     spec.linux.personality = { domain: "LINUX32" };
   });

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSyn
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { makeCanary } from "../../rootfs-fixtures/build.mjs";
+import { covers } from "../conformance/covers.ts";
 import {
   type Bundle,
   cleanUp,
@@ -23,6 +24,7 @@ afterEach(cleanUp);
 afterAll(cleanUpFile);
 
 test("a read-only root refuses writes, a writable one keeps them", () => {
+  covers("root.readonly");
   const readOnly = probe(
     () => undefined,
     ["--write", "/file", "x", "--mkdir", "/directory", "--write", "/bin/probe", "x", "--remove", "/etc/passwd"],
@@ -71,6 +73,7 @@ test("nothing of the host's tree can be reached from the root", () => {
 });
 
 test("a root given by an absolute path, and one by a relative path through a link, are found", () => {
+  covers("root.path");
   const bundle = makeBundle();
   const absolute = makeBundle((spec) => {
     spec.root.path = bundle.rootfs;
@@ -85,6 +88,7 @@ test("a root given by an absolute path, and one by a relative path through a lin
 });
 
 test("a missing root is an error that names it", () => {
+  covers("root.path");
   const bundle = makeBundle((spec) => {
     spec.root.path = "absent";
   });
@@ -94,6 +98,7 @@ test("a missing root is an error that names it", () => {
 });
 
 test("masked paths tell nothing, and read-only ones cannot be changed", () => {
+  covers("linux.maskedPaths", "linux.readonlyPaths");
   const seen = probe(
     (spec) => {
       spec.linux.maskedPaths?.push("/etc/passwd", "/home", "/no/such/path", "/etc/passwd/below");
@@ -190,6 +195,7 @@ describe("a hostile root", () => {
   ])(
     "what is bound to $destination stays inside the root, and the canary as it was (CVE-2021-30465)",
     ({ destination, file }) => {
+      covers("openat2", "mount API");
       const source = mkdtempSync(join(scratchDirectory(), "source-"));
       writeFileSync(join(source, "file"), "from the host\n");
       const mounts = readFileSync("/proc/self/mountinfo", "utf8");
@@ -252,6 +258,7 @@ describe("a hostile root", () => {
     ["/bin/fifo", "the command is a FIFO"],
     ["/loop-a", "the command is a loop of links"],
   ])("%s gives nobody a program of ours to run: %s", (command) => {
+    covers("own binary");
     const { bundle } = hostile((spec) => {
       spec.mounts = [{ destination: "/proc", type: "proc", source: "proc" }];
       spec.process.args = [command];
@@ -264,6 +271,7 @@ describe("a hostile root", () => {
 });
 
 test("rootfsPropagation decides how the root passes mounts on", () => {
+  covers("linux.rootfsPropagation");
   const kinds = { private: [], slave: [], shared: [/^shared:/], unbindable: [/^unbindable/] } as const;
   for (const [kind, expected] of Object.entries(kinds)) {
     const seen = probe((spec) => {

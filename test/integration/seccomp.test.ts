@@ -1,6 +1,7 @@
 import { afterAll, afterEach, expect, test } from "vitest";
 import { defaultProfile } from "../../src/seccomp/default-profile.ts";
 import type { Seccomp } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 import { cleanUp, cleanUpFile, exec, idle, makeBundle, probe, results, run, seenIn } from "../support/bundle.ts";
 
 // OCI runtime-spec, config-linux.md "Seccomp".
@@ -20,6 +21,7 @@ const NR = { getpid: 39, mkdir: 83, kexec: 246, personality: 135, newer: 5000 };
 test.each([true, false])(
   "a filter is in force with noNewPrivileges %s, with the errno asked for",
   (noNewPrivileges) => {
+    covers("linux.seccomp actions", "linux.seccomp args");
     const seen = probe(
       (spec) => {
         spec.root.readonly = false;
@@ -58,6 +60,7 @@ test.each([true, false])(
 );
 
 test("an allow-list answers ENOSYS to system calls newer than itself, and its own errno to the others", () => {
+  covers("linux.seccomp newer");
   const seen = probe(
     (spec) => {
       spec.process.user = { uid: 1000, gid: 1000 };
@@ -96,6 +99,7 @@ test("a user without capabilities keeps its ambient ones through the filter's lo
 });
 
 test("SCMP_ACT_KILL_PROCESS ends the process by SIGSYS", () => {
+  covers("linux.seccomp actions");
   const bundle = makeBundle((spec) => {
     spec.linux.seccomp = denying({ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_KILL_PROCESS" });
     spec.process.args = ["/bin/probe", "--mkdir", "/tmp/x"];

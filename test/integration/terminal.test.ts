@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import {
   alive,
   type Bundle,
@@ -74,6 +75,7 @@ function expectTerminal(seen: Seen): void {
 }
 
 test("run in the foreground gives the container a terminal of its own, as large as the caller's", () => {
+  covers("process.terminal");
   const { status, stdout } = run(withTerminal("/bin/probe", "--exit", "5"), { through: terminal("") });
   const seen = reportIn(stdout);
   expectTerminal(seen);
@@ -103,6 +105,7 @@ test("what is typed reaches the container, and Ctrl-C is a signal there, not her
 });
 
 test("consoleSize is the terminal's size for a console socket", () => {
+  covers("process.consoleSize", "create --console-socket");
   const bundle = makeBundle((spec) => {
     spec.process.terminal = true;
     spec.process.consoleSize = { height: 11, width: 22 };
@@ -129,6 +132,7 @@ test("the words about terminals that cannot be had are runc's", () => {
 });
 
 test("exec --tty gives the process a terminal, in the foreground and through a console socket", () => {
+  covers("exec --tty", "exec --console-socket");
   const bundle = idle();
   const { status, stdout } = exec(bundle, ["/bin/probe", "--exit", "6"], {
     flags: ["--tty", "--user", "1000:1000"],

@@ -8,6 +8,7 @@ import {
 } from "../../src/plan/cgroup-files.ts";
 import { cgroupDirectories, parseCgroupLayout } from "../../src/plan/cgroup-layout.ts";
 import type { Resources } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 
 const MOUNTS_V2 = "25 20 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
 const MOUNTS_V1 = [
@@ -101,6 +102,7 @@ test.each(["/", "../x", "/a/../../b", "", "."])("a cgroup path cannot be %j", (p
 });
 
 test("cpu shares become weights as in runc", () => {
+  covers("linux.resources.cpu.shares");
   // [shares, weight], from runc's published table
   for (const [shares, weight] of [
     [1, 1],
@@ -147,6 +149,19 @@ test("version 1: every write says which part of the spec asks for it", () => {
 });
 
 test("version 1: everything there is, in an order that the kernel accepts", () => {
+  covers(
+    "linux.resources.blockIO.weight",
+    "linux.resources.blockIO.throttle",
+    "linux.resources.hugepageLimits",
+    "linux.resources.network",
+    "linux.resources.rdma",
+    "linux.resources.memory.kernel",
+    "linux.resources.memory.swappiness",
+    "linux.resources.memory.disableOOMKiller",
+    "linux.resources.memory.useHierarchy",
+    "linux.resources.cpu.burst",
+    "linux.resources.cpu.realtimeRuntime",
+  );
   const resources: Resources = {
     memory: {
       limit: 100,
@@ -215,6 +230,14 @@ test("version 1: everything there is, in an order that the kernel accepts", () =
 });
 
 test("version 2: everything there is, translated", () => {
+  covers(
+    "linux.resources v2",
+    "linux.resources.unified",
+    "linux.resources.rdma",
+    "linux.resources.hugepageLimits",
+    "linux.resources.blockIO.weight",
+    "linux.resources.blockIO.throttle",
+  );
   expect(
     lines(v2, {
       memory: { limit: 100, reservation: 50, swap: 300, kernel: 7 },
@@ -307,12 +330,14 @@ test("an update leaves devices, inheritance and controllers alone", () => {
 });
 
 test("a limit of no processes means one, and without limit is no fault where nothing counts", () => {
+  covers("linux.resources.pids.limit");
   expect(lines(v1, { pids: { limit: 0 } })).toEqual(["pids.max=1"]);
   const bare = parseCgroupLayout(MOUNTS_V2, "0::/\n", "cpu");
   expect(lines(bare, { pids: { limit: -1 } })).toEqual([]);
 });
 
 test("an idle cgroup is given no weight", () => {
+  covers("linux.resources.cpu.idle");
   expect(lines(v2, { cpu: { idle: 1, shares: 1024 } })).toEqual(["cpu.idle=1"]);
 });
 
@@ -344,6 +369,7 @@ test("a limit without its controller is refused, not forgotten", () => {
 });
 
 test("an update below the present usage is refused when asked to check", () => {
+  covers("linux.resources.memory.checkBeforeUpdate");
   const update = (usage: number) =>
     lines(v2, { memory: { limit: 100, checkBeforeUpdate: true } }, { memoryUsageBytes: usage });
   expect(update(100)).toEqual(["memory.max=100"]);

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { deviceFilter } from "../../src/plan/device-filter.ts";
 import { ACCESS, deviceList, deviceRules, deviceText, type FullDeviceRule } from "../../src/plan/device-rules.ts";
 import type { DeviceRule } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 
 type Access = { type: "b" | "c"; major: number; minor: number; access: number };
 
@@ -88,6 +89,7 @@ const someAccess = fc.record({
 });
 
 test("a filter decides as the last matching rule says", () => {
+  covers("linux.resources.devices v2");
   fc.assert(
     fc.property(fc.array(someRule, { maxLength: 8 }), someAccess, (asked, access) => {
       const rules = deviceRules(asked);
@@ -190,6 +192,7 @@ describe("the kernel's verifier", () => {
   }
 
   test("accepts the filters of ordinary, privileged and odd containers", ({ skip }) => {
+    covers("linux.resources.devices v2");
     skip(/Operation not permitted|Function not implemented/.test(refusal), "needs bpf(2) and CAP_BPF");
     expect(refusal).toBe("");
     load(deviceFilter([]));

@@ -4,6 +4,7 @@ import { ContainerError } from "../../src/error.ts";
 import { compileSeccomp } from "../../src/seccomp/compile.ts";
 import { syscallNumbers } from "../../src/seccomp/syscalls.ts";
 import type { Seccomp, SeccompArg } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 import { AUDIT, answerTo, programLength } from "./interpreter.ts";
 import { calls, profiles } from "./profiles.ts";
 import { ALLOW, ENOSYS, EPERM, expectedAnswer, KILL_PROCESS } from "./reference.ts";
@@ -23,6 +24,7 @@ function ask(seccomp: Seccomp, name: string | number, args: bigint[] = [], abi: 
 
 describe.each(["x86_64", "aarch64"] as const)("on %s", (machine) => {
   test("a program answers every call as its rules say", () => {
+    covers("linux.seccomp actions", "linux.seccomp args");
     fc.assert(
       fc.property(profiles(machine), fc.array(calls(machine), { minLength: 30, maxLength: 30 }), (profile, asked) => {
         const { program } = compileSeccomp(profile, machine);

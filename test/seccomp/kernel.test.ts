@@ -6,6 +6,7 @@ import { compileSeccomp } from "../../src/seccomp/compile.ts";
 import { defaultProfile } from "../../src/seccomp/default-profile.ts";
 import { syscallNumbers } from "../../src/seccomp/syscalls.ts";
 import type { Seccomp, SeccompArg } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 import { buildHelper, type Helper } from "./compiler.ts";
 import { programLength } from "./interpreter.ts";
 
@@ -70,6 +71,7 @@ describe("under the default profile", () => {
 });
 
 test("a call of an architecture that the profile does not name kills the process", ({ skip }) => {
+  covers("linux.seccomp.architectures");
   if (helper.path === undefined) return skip(helper.reason);
   if (machine !== "x86_64" || (call(undefined, ["i386 20"]).results[0] ?? 0) <= 0) {
     return skip("needs a kernel with 32-bit emulation");

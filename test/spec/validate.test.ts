@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Linux, Mount, Spec } from "../../src/spec/spec.ts";
 import { validate, warningsOf } from "../../src/spec/validate.ts";
+import { covers } from "../conformance/covers.ts";
 import { everything } from "./everything.ts";
 
 const lines = (faults: { pointer: string; message: string }[]) =>
@@ -137,6 +138,7 @@ test("what is to run needs a root, a process and a program", () => {
 });
 
 test("what has no effect is warned about", () => {
+  covers("linux.personality.flags", "linux.resources.memory.kernel");
   const odd = spec({
     mounts: [{ destination: "/a" }, { destination: "b" }],
     process: { cwd: "/", capabilities: { bounding: ["CAP_KILL", "CAP_FLY"], ambient: ["cap_kill"] } },

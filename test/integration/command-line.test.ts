@@ -1,0 +1,156 @@
+import { existsSync, mkdtempSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
+import {
+  cleanUp,
+  cleanUpFile,
+  create,
+  exec,
+  idle,
+  makeBundle,
+  probe,
+  run,
+  runtime,
+  scratchDirectory,
+  seenIn,
+  state,
+} from "../support/bundle.ts";
+
+// runc's command line where it is about one flag or one command alone.
+
+afterEach(cleanUp);
+afterAll(cleanUpFile);
+
+test("versions are told as runc tells them", () => {
+  covers("--version");
+  const { status, stdout } = runtime(["--version"]);
+  expect(status).toBe(0);
+  // the first line names the program, a later one the specification: engines read both
+  expect(stdout).toMatch(/^\S+ version \d+\.\d+\.\d+/);
+  expect(stdout).toMatch(/^spec: 1\.\d+\.\d+/m);
+});
+
+test("a spec is written that the runtime takes, and never over one that is there", () => {
+  covers("spec --bundle");
+  const directory = mkdtempSync(join(scratchDirectory(), "spec-"));
+  expect(runtime(["spec", "--bundle", directory])).toMatchObject({ status: 0, stderr: "" });
+  const ours = JSON.parse(readFileSync(join(directory, "config.json"), "utf8"));
+  expect(ours).toMatchObject({ process: { args: ["sh"], terminal: true }, root: { path: "rootfs" }, hostname: "runc" });
+  const again = runtime(["spec", "--bundle", directory]);
+  expect(again.status).toBe(1);
+  expect(again.stderr).toContain("exists");
+});
+
+test("a spec for a user without privileges maps that user, and has no limits", () => {
+  covers("spec --rootless");
+  const directory = mkdtempSync(join(scratchDirectory(), "spec-"));
+  const { status } = runtime(["spec", "--rootless"], { cwd: directory });
+  expect(status).toBe(0);
+  const { linux } = JSON.parse(readFileSync(join(directory, "config.json"), "utf8"));
+  expect(linux.namespaces).toContainEqual({ type: "user" });
+  expect(linux.uidMappings).toEqual([{ containerID: 0, hostID: 0, size: 1 }]);
+  expect(linux.resources).toBeUndefined();
+});
+
+test("what it can do is told as the specification has it", () => {
+  covers("features");
+  const { status, stdout } = runtime(["features"]);
+  expect(status).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({
+    ociVersionMin: "1.0.0",
+    hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+    mountOptions: expect.arrayContaining(["rbind", "ro", "rslave", "nosymfollow"]),
+    linux: { namespaces: expect.arrayContaining(["cgroup", "mount", "time", "user"]), seccomp: { enabled: true } },
+  });
+});
+
+test("without pivot_root the container sees its root and nothing else", () => {
+  covers("create --no-pivot");
+  const bundle = makeBundle((spec) => {
+    spec.process.args = ["/bin/probe", "--stat", "/bin/probe", "--stat", "/../../proc/1/root/work"];
+  });
+  const seen = seenIn(run(bundle, {}, "--no-pivot"));
+  expect(seen.actions.map(({ error }) => error)).toEqual([null, "ENOENT"]);
+});
+
+test("the caller's session keyring stays with --no-new-keyring", () => {
+  covers("create --no-new-keyring", "keyring");
+  const join = "import ctypes,os,sys; ctypes.CDLL(None).syscall(250,1,b'callers'); os.execvp(sys.argv[1],sys.argv[1:])";
+  const through = ["python3", "-c", join];
+  const seen = probe(() => undefined, [], { flags: ["--no-new-keyring"], through });
+  expect(seen.keyring?.description).toContain("callers");
+  expect(probe(() => undefined, [], { through }).keyring?.description).toContain("_ses.");
+});
+
+test("exec --no-new-privs sets the flag where the container's own process has it not", () => {
+  covers("exec --no-new-privs");
+  const bundle = idle((spec) => {
+    spec.process.noNewPrivileges = false;
+  });
+  expect(seenIn(exec(bundle, ["/bin/probe"])).noNewPrivs).toBe(false);
+  expect(seenIn(exec(bundle, ["/bin/probe"], { flags: ["--no-new-privs"] })).noNewPrivs).toBe(true);
+});
+
+test("a specification of another major version is refused", () => {
+  covers("ociVersion");
+  for (const version of ["2.0.0", "0.6.0", "one"]) {
+    const bundle = makeBundle((spec) => {
+      spec.ociVersion = version;
+    });
+    const { status, stderr } = create(bundle);
+    expect(status, version).toBe(1);
+    expect(stderr, version).toContain("/ociVersion");
+  }
+  expect(
+    seenIn(
+      run(
+        makeBundle((spec) => {
+          spec.ociVersion = "1.0.0";
+        }),
+      ),
+    ).pid,
+  ).toBe(1);
+});
+
+test("a type of namespace that is there twice is refused", () => {
+  covers("linux.namespaces twice");
+  const bundle = makeBundle((spec) => {
+    spec.linux.namespaces?.push({ type: "pid" });
+  });
+  const { status, stderr } = create(bundle);
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/\/linux\/namespaces\/\d+\/type .*twice/);
+});
+
+test("settings are those of the container's namespaces; one of the machine is refused", () => {
+  covers("linux.sysctl");
+  const before = readFileSync("/proc/sys/kernel/msgmax", "utf8");
+  const seen = probe(
+    (spec) => {
+      spec.linux.sysctl = { "kernel.msgmax": "4242", "net.ipv4.ip_forward": "1", "net/ipv4/ip_default_ttl": "77" };
+    },
+    ["kernel/msgmax", "net/ipv4/ip_forward", "net/ipv4/ip_default_ttl"].flatMap((name) => [
+      "--read",
+      `/proc/sys/${name}`,
+    ]),
+  );
+  expect(seen.actions.map(({ result }) => result)).toEqual(["4242\n", "1\n", "77\n"]);
+  expect(readFileSync("/proc/sys/kernel/msgmax", "utf8")).toBe(before);
+  const machine = create(
+    makeBundle((spec) => {
+      spec.linux.sysctl = { "vm.swappiness": "1" };
+    }),
+  );
+  expect(machine).toMatchObject({ status: 1, stderr: expect.stringContaining("/linux/sysctl/vm.swappiness") });
+});
+
+test("the memory policy is the process's", ({ skip }) => {
+  covers("linux.memoryPolicy");
+  skip(!existsSync("/proc/self/numa_maps"), "the kernel has no NUMA");
+  const bundle = idle((spec) => {
+    spec.linux.memoryPolicy = { mode: "MPOL_BIND", nodes: "0", flags: ["MPOL_F_STATIC_NODES"] };
+  });
+  const { pid } = state(bundle);
+  expect(readFileSync(`/proc/${pid}/numa_maps`, "utf8")).toMatch(/ bind=static:0 /);
+});
