@@ -283,10 +283,11 @@ export function untilStopped(bundle: Bundle): void {
   if (pid !== 0) until(`process ${pid} has ended`, () => !alive(pid));
 }
 
-/** Whether a process lives; a zombie does not. */
+/** Whether a process lives; a zombie does not, unless other threads of it still hold what it had open. */
 export function alive(pid: number): boolean {
   try {
-    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+    const ended = /^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+    return !ended || readdirSync(`/proc/${pid}/task`).length > 1;
   } catch {
     return false;
   }
