@@ -178,6 +178,7 @@ struct launch {
 	char **envp;
 	struct rlimit nofile;
 	bool limit;
+	bool leads; /* a process group of its own, so that all of it can be killed */
 };
 
 /*
@@ -192,6 +193,8 @@ struct launch {
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, nullptr);
+	if (what->leads)
+		setpgid(0, 0);
 	/* what a container makes, and what is made for it, has the usual permissions, whoever calls us */
 	umask(022);
 	/* move the sources out of the way first: a target may be another one's source */
@@ -229,7 +232,7 @@ std::vector<char *> vector_of(std::vector<std::string> &strings)
 	return vector;
 }
 
-/* spawn(file descriptor | path, argv, env, descriptors, nofileSoft | -1) -> pid or -errno */
+/* spawn(file descriptor | path, argv, env, descriptors, nofileSoft | -1, leads) -> pid or -errno */
 Napi::Value Spawn(const Napi::CallbackInfo &info)
 {
 	std::vector<std::string> arguments = strings_of(info[1].As<Napi::Array>());
@@ -248,7 +251,8 @@ Napi::Value Spawn(const Napi::CallbackInfo &info)
 		       argv.data(),
 		       envp.data(),
 		       {},
-		       false};
+		       false,
+		       info[5].As<Napi::Boolean>().Value()};
 	/* where our caller ignored SIGCHLD, so do we, and the kernel would not keep how our children end: waitid(2) */
 	struct sigaction child_ends;
 	if (sigaction(SIGCHLD, nullptr, &child_ends) == 0 && child_ends.sa_handler == SIG_IGN)

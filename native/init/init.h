@@ -69,7 +69,7 @@ long report_call(struct run *run, long nr, const uint64_t args[6]);
 
 /* turn.c: the conversation with the host. */
 bool send_turn(struct run *run, enum turn_kind kind, int64_t result, int descriptor);
-long take_turn(struct run *run, uint64_t first, uint64_t count);
+long take_turn(struct run *run, uint64_t first, uint64_t count, int descriptor);
 long send_with_descriptor(struct run *run, int socket, const void *bytes, size_t length, int descriptor);
 
 /* path.c: look-ups inside a root, never outside. */

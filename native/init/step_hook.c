@@ -20,6 +20,9 @@ long step_run_hook(struct run *run, const union plan_arg *arg)
 	long pid = sys(run, __NR_clone3, &args, sizeof args);
 	RESULT(pid);
 	if (pid == 0) {
+		/* so that what it has started can be killed with it */
+		if (arg[3].number > 0)
+			sys(run, __NR_setpgid, 0, 0);
 		sys(run, __NR_dup3, state, 0, 0);
 		sys(run, __NR_execve, arg[0].strings[0], arg[0].strings + 1, arg[1].strings);
 		for (;;)
@@ -30,7 +33,7 @@ long step_run_hook(struct run *run, const union plan_arg *arg)
 	struct timespec limit = {milliseconds / 1000, milliseconds % 1000 * 1000000};
 	long ready = sys(run, __NR_ppoll, &ended, 1, milliseconds > 0 ? &limit : NULL, 0, 8);
 	if (ready == 0)
-		sys(run, __NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+		sys(run, __NR_kill, -pid, SIGKILL);
 	struct {
 		int number, error, code, padding;
 		int pid, uid, status;

@@ -142,14 +142,27 @@ long step_set_no_new_privileges(struct run *run, const union plan_arg *arg)
 	return sys(run, __NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-long step_load_seccomp(struct run *run, const union plan_arg *arg)
+static long load_filter(struct run *run, const struct blob *instructions, uint64_t flags)
 {
 	struct {
 		uint16_t length;
 		uint16_t padding[3];
 		const void *filter;
-	} program = {(uint16_t)(arg[0].bytes->length / 8), {0, 0, 0}, arg[0].bytes->data};
-	return sys(run, __NR_seccomp, SECCOMP_SET_MODE_FILTER, arg[1].number, &program);
+	} program = {(uint16_t)(instructions->length / 8), {0, 0, 0}, instructions->data};
+	return sys(run, __NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+long step_load_seccomp(struct run *run, const union plan_arg *arg)
+{
+	return load_filter(run, arg[0].bytes, arg[1].number);
+}
+
+long step_load_notifier(struct run *run, const union plan_arg *arg)
+{
+	long listener = load_filter(run, arg[0].bytes, arg[1].number);
+	RESULT(listener);
+	run->slots[arg[2].slot] = (int)listener;
+	return 0;
 }
 
 long step_change_directory(struct run *run, const union plan_arg *arg)

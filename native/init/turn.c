@@ -54,15 +54,18 @@ bool send_turn(struct run *run, enum turn_kind kind, int64_t result, int descrip
 	return send_with_descriptor(run, run->turns, &turn, sizeof turn, descriptor) == sizeof turn;
 }
 
-/* Waits for the host to have done its steps, and takes the descriptors it hands over into their slots. */
-long take_turn(struct run *run, uint64_t first, uint64_t count)
+/*
+ * Waits for the host to have done its steps, and takes the descriptors it hands over into their slots. The host gets a
+ * descriptor for it, if there is one (not: -1).
+ */
+long take_turn(struct run *run, uint64_t first, uint64_t count, int descriptor)
 {
 	struct turn turn = {0, 0, 0};
 	struct rights rights;
 	struct kernel_iovec iov = {&turn, sizeof turn};
 	struct kernel_msghdr message = {
 	    .iov = &iov, .iov_length = 1, .control = &rights, .control_length = sizeof rights};
-	if (!send_turn(run, TURN_WAIT, 0, -1))
+	if (!send_turn(run, TURN_WAIT, 0, descriptor))
 		return -EPROTO;
 	long got = sys(run, __NR_recvmsg, run->turns, &message, MSG_CMSG_CLOEXEC);
 	/* nothing: the host has died, and so does what it was making */
@@ -80,5 +83,11 @@ long take_turn(struct run *run, uint64_t first, uint64_t count)
 
 long step_turn(struct run *run, const union plan_arg *arg)
 {
-	return take_turn(run, arg[0].number, arg[1].number);
+	return take_turn(run, arg[0].number, arg[1].number, -1);
+}
+
+/* The kernel made the listener close-on-exec: no further call that the filter would have to allow. */
+long step_offer_listener(struct run *run, const union plan_arg *arg)
+{
+	return take_turn(run, 0, 0, run->slots[arg[0].slot]);
 }

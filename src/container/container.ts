@@ -1,22 +1,22 @@
 import { getuid } from "node:process";
 import { ContainerError } from "../error.ts";
-import { diagnosed, execute, stepError } from "../execute/execute.ts";
-import { runHook } from "../execute/hook.ts";
+import { diagnosed, execute, undo } from "../execute/execute.ts";
 import { awaitExits, type EngineServices, type HostContext, removeCgroup } from "../execute/host.ts";
-import { awaitOutcome, type Launcher } from "../execute/init.ts";
-import { makeAnonymousTrace, makeTrace, readTrace } from "../execute/trace-file.ts";
+import type { Launcher } from "../execute/init.ts";
+import { resume, resumesWithHost } from "../execute/resume.ts";
+import { makeAnonymousTrace, makeTrace, openTrace, readTrace } from "../execute/trace-file.ts";
 import { detectHost } from "../host/host.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
 import { bootId, openProcess, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
-import { syscallNumber, tryCall } from "../kernel/syscall.ts";
+import { tryCall } from "../kernel/syscall.ts";
 import { cgroupDirectories } from "../plan/cgroup-layout.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
-import { hostHooks } from "../plan/hooks.ts";
+import { promiseHooks } from "../plan/hooks.ts";
 import { joinPath } from "../plan/path.ts";
 import type { Plan } from "../plan/step.ts";
-import type { HookName, Process, Spec, State, Status } from "../spec/spec.ts";
+import type { Process, Spec, State, Status } from "../spec/spec.ts";
 import { decodeReports, type Report } from "../trace/report.ts";
 import { userFacts } from "./identity.ts";
 import { requireStatus, statusOf } from "./state.ts";
@@ -34,7 +34,11 @@ export interface Start {
   takeTerminal?: (socket: number) => void;
   /** Told of the container's process as soon as it exists, for its parent to wait for. */
   adopt?: (process: Running) => void;
+  /** Told of what went wrong and did not end the operation. */
+  warn?: Warn;
 }
+
+export type Warn = (message: string) => void;
 
 /** A process in a container, alive or about to be; its pidfd is the caller's to close. */
 export interface Running {
@@ -81,7 +85,8 @@ export class Container {
       createdAt: new Date().toISOString(),
       uid: getuid?.() ?? 0,
       annotations: spec.annotations ?? {},
-      hooks: spec.hooks?.poststart !== undefined || spec.hooks?.poststop !== undefined,
+      promises: (spec.hooks?.poststop ?? []).length > 0,
+      resumes: resumesWithHost(plan),
       cgroups: cgroupDirectories(host.cgroups, spec.linux?.cgroupsPath, id),
     };
     try {
@@ -101,7 +106,6 @@ export class Container {
         close(trace);
       }
       if (context.terminal !== undefined) start.takeTerminal?.(context.terminal);
-      if (record.hooks && whole.start === "now") container.#runHooks(store, "poststart");
       return { container, process };
     } catch (error) {
       store.remove();
@@ -175,26 +179,32 @@ export class Container {
     this.#locked((store) => store.copyTrace(directory));
   }
 
-  /** Lets the waiting process go on to the container's program. @throws ContainerError of the step that failed */
+  /**
+   * Lets the waiting process go on to the container's program.
+   * @throws ContainerError of the step that failed; the container has stopped then
+   */
   start(): void {
     this.#locked((store) => {
       requireStatus("start", this.id, this.status);
+      const { record } = this;
       const socket = connectIn(store.directory, "start.sock");
       if (socket < 0)
         throw new ContainerError({ message: "cannot start a container that has stopped", code: "ERR_STATUS" });
       store.stopWaiting();
-      const said = awaitOutcome(socket);
-      close(socket);
-      if (said.kind === "failed") {
-        const plan = store.plan();
-        throw this.#diagnosed(stepError(plan[said.step], said.step, said.errno), plan);
+      const pidfd = this.openProcess();
+      const trace = openTrace(store.directory, "trace");
+      const context = this.#context(store.directory, record, {});
+      context.process = { pid: record.pid, pidfd };
+      try {
+        resume({ socket, trace, context, plan: () => store.plan(), hostSteps: record.resumes });
+      } catch (error) {
+        // its program may be running already: the specification wants it stopped
+        signal(pidfd, 9);
+        awaitExits([record.pid]);
+        throw this.#diagnosed(error, store);
+      } finally {
+        for (const fd of [socket, trace, pidfd]) close(fd);
       }
-      if (!executed(decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array())))
-        throw new ContainerError({
-          message: "the container's process was killed before it could be executed",
-          code: "ECHILD",
-        });
-      if (this.record.hooks) this.#runHooks(store, "poststart");
     });
   }
 
@@ -219,7 +229,7 @@ export class Container {
   }
 
   /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
-  delete({ force = false }: { force?: boolean } = {}): void {
+  delete({ force = false, warn }: { force?: boolean; warn?: Warn } = {}): void {
     this.#locked((store) => {
       const { record } = this;
       const status = statusOf(record, Store.waits(this.#root, this.id));
@@ -231,12 +241,11 @@ export class Container {
         close(pidfd);
       }
       for (const { path } of record.cgroups) removeCgroup(path);
-      try {
-        if (record.hooks) this.#runHooks(store, "poststop");
-      } finally {
-        // it is gone all the same: a hook must not keep a container from being deleted
-        store.remove();
+      if (record.promises) {
+        const context = this.#context(store.directory, record, warn === undefined ? {} : { warn });
+        undo(promiseHooks(store.spec()), context);
       }
+      store.remove();
     });
   }
 
@@ -270,7 +279,7 @@ export class Container {
     }
   }
 
-  #context(directory: number, record: Record, { services }: Start): HostContext {
+  #context(directory: number, record: Record, { services, warn }: Start): HostContext {
     return {
       id: this.id,
       directory,
@@ -286,41 +295,19 @@ export class Container {
           annotations: record.annotations,
         }),
       record: () => undefined,
+      warn,
       ...(services === undefined ? {} : { services }),
     };
   }
 
-  #runHooks(store: Store, kind: HookName): void {
-    const spec: Spec = store.spec();
-    const { pid, bundle, annotations } = this.record;
-    const status = kind === "poststart" ? "running" : "stopped";
-    const state = JSON.stringify({
-      ociVersion: "1.3.0",
-      id: this.id,
-      status,
-      pid: kind === "poststart" ? pid : 0,
-      bundle,
-      annotations,
-    });
-    // the others run, whether one fails or not; the first failure is told
-    const failures = hostHooks(spec, kind).flatMap((step) => {
-      try {
-        if (step.name === "runHostHook") runHook(step.args, state);
-        return [];
-      } catch (error) {
-        return [error];
-      }
-    });
-    if (failures.length > 0) throw failures[0];
-  }
-
   /** The root of a bundle can be looked at after its container is gone. */
-  #diagnosed(error: ContainerError, plan: Plan): unknown {
+  #diagnosed(error: unknown, store: Store): unknown {
+    if (!(error instanceof ContainerError) || error.step !== "execute") return error;
     const { bundle, rootfs } = this.record;
     const root = tryCall("openat", AT_FDCWD, joinPath(bundle, rootfs), O.PATH | O.DIRECTORY | O.CLOEXEC, 0);
     if (root < 0) return error;
     try {
-      return diagnosed(error, root, plan);
+      return diagnosed(error, root, store.plan());
     } finally {
       close(root);
     }
@@ -358,10 +345,4 @@ function remake(root: string, id: string): Store {
 
 function launcherOf({ launcher }: Start): { launcher?: Launcher } {
   return launcher === undefined ? {} : { launcher };
-}
-
-/** Whether init's last call was the execve that never returned. */
-function executed(reports: readonly Report[]): boolean {
-  const last = reports.filter(({ side }) => side === "init").at(-1);
-  return last !== undefined && last.result === undefined && last.nr === syscallNumber("execve");
 }

@@ -38,8 +38,10 @@ export interface Record {
   /** User who asked for it. */
   uid: number;
   annotations: { [key: string]: string };
-  /** Whether there are hooks to run after start or after the end. */
-  hooks: boolean;
+  /** Whether there are hooks to run when it is gone. */
+  promises: boolean;
+  /** Whether start has more to do than to let init go on. */
+  resumes: boolean;
   cgroups: readonly CgroupDirectory[];
 }
 

@@ -5,10 +5,10 @@ import { errnoName } from "../kernel/syscall.ts";
 import { encode } from "../plan/encode.ts";
 import { says } from "../plan/explain.ts";
 import { hintFor } from "../plan/hints.ts";
-import { filledSlot, type HostStep, isInit, type Plan, type Step } from "../plan/step.ts";
+import { filledSlot, type HostStep, isInit, isTurn, type Plan, type Step } from "../plan/step.ts";
 import { diagnoseExecutable } from "./diagnosis.ts";
 import { type HostContext, runHostStep, undoHostStep } from "./host.ts";
-import { Init, type Launcher } from "./init.ts";
+import { Init, type Launcher, type Said } from "./init.ts";
 
 export interface Execution {
   /** Descriptor of the trace that both sides append to; see makeTrace. */
@@ -39,24 +39,25 @@ export function execute(
   let ahead = 0;
   addon().traceTo(trace);
   try {
-    plan.forEach((step, index) => {
-      if (index < ahead) return;
+    for (const [index, step] of plan.entries()) {
+      if (index < ahead) continue;
       reached = index;
       if (isInit(step)) {
         if (turn !== undefined) handOver(turn);
         turn = undefined;
         if (step.name === "clone" || step.name === "cloneInto") cloned = true;
-        if (step.name === "turn") {
+        if (isTurn(step)) {
           ahead = goAhead(index + 1);
-          hear(index);
+          takeListener(step, hear(index), context);
           turn = index;
         }
-        return;
+        if (step.name === "execute" || step.name === "awaitStart") hear(plan.length);
+        // from there on it is the turn of whoever starts the container
+        if (step.name === "awaitStart") break;
+        continue;
       }
       carryOut(step, index);
-    });
-    if (turn !== undefined) handOver(turn);
-    hear(plan.length);
+    }
   } catch (error) {
     addon().traceStep(-1);
     init?.kill();
@@ -76,14 +77,14 @@ export function execute(
   return { pid, pidfd };
 
   function carryOut(step: HostStep, index: number): void {
-    addon().traceStep(index);
-    if (step.name === "startInit") {
-      const slots = inherited.map((slot) => context.slots.get(slot) ?? -1);
-      init = new Init(bytes, trace, slots, preserved, launcher);
-      context.process = init;
-    } else {
+    if (step.name !== "startInit") {
       attempt(step, index, () => runHostStep(step, context));
+      return;
     }
+    addon().traceStep(index);
+    const slots = inherited.map((slot) => context.slots.get(slot) ?? -1);
+    init = new Init(bytes, trace, slots, preserved, launcher);
+    context.process = init;
     addon().traceStep(-1);
   }
 
@@ -101,12 +102,12 @@ export function execute(
   }
 
   /** Waits until init has come to a turn, or to the plan's end. */
-  function hear(index: number): void {
-    const said = init?.listen(cloned) ?? { kind: "gone" };
-    if (said.kind === "waits" && said.step === index) return;
-    if (said.kind === "gone" && index === plan.length) return;
+  function hear(index: number): Said {
+    const said: Said = init?.listen(cloned) ?? { kind: "gone" };
+    if (said.kind === "waits" && said.step === index) return said;
+    if (said.kind === "gone" && index === plan.length) return said;
     if (said.kind === "failed") throw stepError(plan[said.step], said.step, said.errno);
-    throw new ContainerError({ message: "init ended before its plan did", code: "ECHILD" });
+    throw unexpectedEnd(plan[index], index);
   }
 
   /** The slots that the host filled at this turn, and no others, travel. */
@@ -141,7 +142,29 @@ export function diagnosed(error: unknown, root: number | undefined, plan: Plan):
   return error;
 }
 
-function attempt(step: Step, index: number, work: () => void): void {
+/** The listener of init's filter travels with the word that it waits. */
+export function takeListener(step: Step, said: Said, { slots }: HostContext): void {
+  if (step.name === "offerListener" && said.kind === "waits" && said.descriptor !== undefined)
+    slots.set(step.args.listener, said.descriptor);
+}
+
+/** The error for an init that was to say something, and is gone. */
+export function unexpectedEnd(step: Step | undefined, index: number): ContainerError {
+  const message = "init ended before its plan did";
+  if (step?.name !== "offerListener") return new ContainerError({ message, code: "ECHILD" });
+  return new ContainerError({
+    message,
+    code: "ECHILD",
+    step: step.name,
+    index,
+    from: step.from,
+    hint: "a filter with SCMP_ACT_NOTIFY must allow sendmsg and recvmsg: by them its listener is handed over",
+  });
+}
+
+/** Carries out a host step, on the record. @throws ContainerError that knows the step */
+export function attempt(step: Step, index: number, work: () => void): void {
+  addon().traceStep(index);
   try {
     work();
   } catch (error) {
@@ -155,6 +178,8 @@ function attempt(step: Step, index: number, work: () => void): void {
       hint: error.hint ?? hintFor(step.name, error.code ?? "", step),
       cause: error,
     });
+  } finally {
+    addon().traceStep(-1);
   }
 }
 

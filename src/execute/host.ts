@@ -2,14 +2,18 @@ import { basename, dirname } from "node:path";
 import { applyWrite, createDirectory, removeDirectories, removeEmptyDirectories } from "../cgroup/cgroup.ts";
 import { ContainerError } from "../error.ts";
 import { attachDeviceProgram } from "../kernel/bpf.ts";
-import { AT_FDCWD, AT_REMOVEDIR, O, open, sealedFile } from "../kernel/file.ts";
+import { AT_FDCWD, AT_REMOVEDIR, close, O, open, sealedFile } from "../kernel/file.ts";
 import { cloneTree, setAttributes } from "../kernel/mount.ts";
 import { wait } from "../kernel/process.ts";
-import { connectStream, listenIn, socketPair } from "../kernel/socket.ts";
-import { call, tryCall } from "../kernel/syscall.ts";
+import { connectStream, listenIn, send, socketPair } from "../kernel/socket.ts";
+import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import { PROPAGATION } from "../linux/mount-options.ts";
 import type { EndpointArgs, HostArgs, HostStep, HostStepName, UnionArgs } from "../plan/step.ts";
+import type { Status } from "../spec/spec.ts";
+import { OCI_VERSION } from "../spec/template.ts";
 import { runHook } from "./hook.ts";
+
+const EPIPE = 32;
 
 /** What host steps need to know beyond their arguments, and where they leave descriptors. */
 export interface HostContext {
@@ -22,7 +26,9 @@ export interface HostContext {
   container?: { pid: number };
   slots: Map<string, number>;
   /** OCI state as JSON, for hooks. */
-  state: (status: "creating" | "created" | "stopped", pid: number) => string;
+  state: (status: Status, pid: number) => string;
+  /** Is told of what went wrong and does not end the operation. */
+  warn?: ((message: string) => void) | undefined;
   /** Makes the container visible to other commands. */
   record: (pid: number) => void;
   /** Our end of the socket that the terminal's master arrives on, for "creator" consoles. */
@@ -120,8 +126,35 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   // its rules go with the endpoint
   publishPorts: { run: (args, { services }) => offered(services).publishPorts(args) },
   runHostHook: {
-    run: ({ path, args, env, timeoutMs, kind }, { state, process }) =>
-      runHook({ path, args, env, timeoutMs, kind }, state("creating", process?.pid ?? 0)),
+    run: (hook, { state, process }) =>
+      runHook(hook, state(hook.kind === "poststart" ? "running" : "creating", process?.pid ?? 0)),
+  },
+  promiseHooks: {
+    run: () => undefined,
+    undo: ({ hooks }, { state, warn }) => {
+      for (const hook of hooks) {
+        try {
+          runHook(hook, state("stopped", 0));
+        } catch (error) {
+          // runtime.md, "Lifecycle", 13: the others run as if it had succeeded
+          warn?.(error instanceof Error ? error.message : String(error));
+        }
+      }
+    },
+  },
+  sendListener: {
+    run: ({ path, metadata, status, listener }, { state, process, container, slots }) => {
+      const pid = process?.pid ?? 0;
+      const containerState: unknown = JSON.parse(state(status, container?.pid ?? pid));
+      const fields = { ociVersion: OCI_VERSION, fds: ["seccompFd"], pid, metadata, state: containerState };
+      const agent = connectStream(path);
+      try {
+        if (!send(agent, Buffer.from(JSON.stringify(fields)), [slots.get(listener) ?? -1]))
+          throw kernelError("sendmsg", EPIPE, path);
+      } finally {
+        close(agent);
+      }
+    },
   },
   recordCreated: { run: (_, { record, process }) => record(process?.pid ?? 0) },
 };

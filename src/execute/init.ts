@@ -37,7 +37,10 @@ export interface Launch {
 export type Launcher = (launch: Launch) => void;
 
 /** What init said: it waits, or it has failed, or it has gone. */
-export type Said = { kind: "waits"; step: number } | { kind: "failed"; step: number; errno: number } | { kind: "gone" };
+export type Said =
+  | { kind: "waits"; step: number; descriptor?: number | undefined }
+  | { kind: "failed"; step: number; errno: number }
+  | { kind: "gone" };
 
 /** The other side while a plan runs. */
 export class Init {
@@ -100,7 +103,7 @@ export class Init {
     const packet = receive(this.#socket, PACKET_BYTES);
     if (packet === undefined) return false;
     const { kind, step, result } = decode(packet);
-    if (kind === WAIT) this.#said = { kind: "waits", step };
+    if (kind === WAIT) this.#said = { kind: "waits", step, descriptor: packet.descriptors[0] };
     else if (kind === FAILED) this.#said = { kind: "failed", step, errno: -result };
     else if (kind === CHILD) this.#adopt(result, packet.descriptors[0]);
     else throw new ContainerError({ message: `init said ${kind}, which means nothing`, code: "EPROTO" });
@@ -109,10 +112,7 @@ export class Init {
 
   /** Ends the host's turn. @returns false when init has gone */
   go(step: number, descriptors: number[]): boolean {
-    const packet = Buffer.alloc(PACKET_BYTES);
-    packet.writeUInt32LE(GO, 0);
-    packet.writeUInt32LE(step, 4);
-    return send(this.#socket, packet, descriptors);
+    return sendGo(this.#socket, step, descriptors);
   }
 
   /** Kills what there is of it, and reaps it if it is ours. */
@@ -156,11 +156,33 @@ function decode({ bytes }: Packet): { kind: number; step: number; result: number
   return { kind: view.getUint32(0, true), step: view.getUint32(4, true), result: Number(view.getBigInt64(8, true)) };
 }
 
-/** What start hears from the waiting init on start.sock: nothing (executed) or the step that failed. */
-export function awaitOutcome(socket: number): Said {
-  const packet = receive(socket, PACKET_BYTES);
-  if (packet === undefined) return { kind: "gone" };
-  const { kind, step, result } = decode(packet);
-  if (kind === FAILED) return { kind: "failed", step, errno: -result };
-  throw new ContainerError({ message: `init said ${kind} after start`, code: "EPROTO" });
+function sendGo(socket: number, step: number, descriptors: number[]): boolean {
+  const packet = Buffer.alloc(PACKET_BYTES);
+  packet.writeUInt32LE(GO, 0);
+  packet.writeUInt32LE(step, 4);
+  return send(socket, packet, descriptors);
+}
+
+/** An init that waited for start, at the other end of start.sock. */
+export class StartedInit {
+  readonly #socket: number;
+
+  constructor(socket: number) {
+    this.#socket = socket;
+  }
+
+  /** Waits for its next word: it waits again, has failed, or is gone (executed, or killed). */
+  listen(): Said {
+    const packet = receive(this.#socket, PACKET_BYTES);
+    if (packet === undefined) return { kind: "gone" };
+    const { kind, step, result } = decode(packet);
+    if (kind === FAILED) return { kind: "failed", step, errno: -result };
+    if (kind === WAIT) return { kind: "waits", step, descriptor: packet.descriptors[0] };
+    throw new ContainerError({ message: `init said ${kind} after start`, code: "EPROTO" });
+  }
+
+  /** Ends the host's turn. */
+  go(step: number): void {
+    sendGo(this.#socket, step, []);
+  }
 }

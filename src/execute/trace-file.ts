@@ -19,14 +19,26 @@ function prepare(fd: number): number {
   return fd;
 }
 
+/** Opens a trace, to append to it. @throws ContainerError */
+export function openTrace(directory: number, name: string): number {
+  return call("openat", directory, name, O.RDWR | O.NOFOLLOW | O.CLOEXEC, 0);
+}
+
 /** Reads a whole trace. @returns undefined when there is none */
 export function readTrace(path: string): Uint8Array | undefined {
   const fd = tryCall("openat", AT_FDCWD, path, O.RDONLY | O.NOFOLLOW | O.CLOEXEC, 0);
   if (fd < 0) return;
+  const bytes = readOpenTrace(fd);
+  call("close", fd);
+  return bytes;
+}
+
+/** The same, of an open one. */
+export function readOpenTrace(fd: number): Uint8Array {
+  call("lseek", fd, 0, 0);
   const bytes = Buffer.alloc(traceBytes(TRACE_CAPACITY));
   let length = 0;
   for (let got = 1; got > 0 && length < bytes.length; length += got)
     got = call("read", fd, bytes.subarray(length), bytes.length - length);
-  call("close", fd);
   return bytes.subarray(0, length);
 }

@@ -7,7 +7,14 @@ export interface Addon {
   address(bytes: Uint8Array): bigint;
   traceTo(fd: number): number;
   traceStep(index: number): void;
-  spawn(file: number | string, argv: string[], env: string[], descriptors: number[], nofileSoft: number): number;
+  spawn(
+    file: number | string,
+    argv: string[],
+    env: string[],
+    descriptors: number[],
+    nofileSoft: number,
+    leads: boolean,
+  ): number;
   poll(descriptors: number[], events: number[], timeoutMs: number): number[] | number;
   catchSignals(numbers: number[]): number;
   send(socket: number, bytes: Uint8Array, descriptors: number[]): number;

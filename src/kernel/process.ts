@@ -10,10 +10,17 @@ export const POLLHUP = 16;
 /**
  * Starts an executable by descriptor (vfork, execveat), or by path where it may be a script: default signal dispositions, empty mask, our caller's soft
  * RLIMIT_NOFILE. The child's descriptor i is descriptors[i]; -1 leaves it closed; all others are closed.
+ * @param leads whether it leads a process group of its own
  * @returns its pid @throws ContainerError
  */
-export function spawn(file: number | string, argv: string[], env: string[], descriptors: number[]): number {
-  const pid = addon().spawn(file, argv, env, descriptors, callerNofile());
+export function spawn(
+  file: number | string,
+  argv: string[],
+  env: string[],
+  descriptors: number[],
+  leads = false,
+): number {
+  const pid = addon().spawn(file, argv, env, descriptors, callerNofile(), leads);
   if (pid < 0) throw kernelError("vfork", -pid);
   return pid;
 }
@@ -36,6 +43,12 @@ export function signal(pidfd: number, number: number): boolean {
   const result = tryCall("pidfd_send_signal", pidfd, number, null, 0);
   if (result < 0 && result !== -3) throw kernelError("pidfd_send_signal", -result);
   return result >= 0;
+}
+
+/** Kills a child that leads a process group, and the group with it; before it is reaped, so that its id is still its own. */
+export function killGroup(leader: number): void {
+  const result = tryCall("kill", -leader, 9);
+  if (result < 0 && result !== -3) throw kernelError("kill", -result);
 }
 
 /** How a process ended: its exit status, or 128 + the signal that killed it, as a shell says it. */

@@ -4,7 +4,7 @@ import { cloneIntoCgroups, cloneProcess, createCgroup, openCgroups, openDirector
 import type { Definition, ExecDefinition } from "./definition.ts";
 import { makeDevices, openDevices } from "./devices.ts";
 import { takeTurns } from "./encode.ts";
-import { hostHooks, initHooks, openHookStates } from "./hooks.ts";
+import { hostHooks, initHooks, openHookStates, promiseHooks } from "./hooks.ts";
 import type { Host } from "./host.ts";
 import { becomeRoot, mapIdentities } from "./identity.ts";
 import { limitResources, listMask, setMachineView, setOomScore } from "./limits.ts";
@@ -30,6 +30,7 @@ export function compile(definition: Definition, host: Host): Plan {
   const seccomp = spec.linux?.seccomp;
   refuseUnsupported(spec, process);
   return takeTurns([
+    ...promiseHooks(spec),
     ...createCgroup(definition, host),
     ...openCgroups(definition, host),
     ...openRoot(definition),
@@ -74,8 +75,9 @@ export function compile(definition: Definition, host: Host): Plan {
     ...waitForStart(start),
     ...initHooks(spec, "startContainer"),
     ...keepDescriptors(preserved),
-    ...filterSyscalls(process, seccomp, host),
+    ...filterSyscalls(process, seccomp, host, start === "now" ? "creating" : "created"),
     ...execute(process, home),
+    ...hostHooks(spec, "poststart"),
   ]);
 }
 
@@ -125,7 +127,7 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     ...findExecutable(process),
     { name: "dieWithParent", args: { signal: 0 }, from: "/spec/process" },
     ...keepDescriptors(preserved),
-    ...filterSyscalls(process, seccomp, host),
+    ...filterSyscalls(process, seccomp, host, "running"),
     ...execute(process, home),
   ]);
 }

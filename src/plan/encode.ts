@@ -1,5 +1,5 @@
 import { ContainerError } from "../error.ts";
-import { filledSlot, INIT_STEPS, type InitStep, isInit, type Kind, type Plan, type Step } from "./step.ts";
+import { filledSlot, INIT_STEPS, type InitStep, isInit, isTurn, type Kind, type Plan, type Step } from "./step.ts";
 
 /** native/plan/plan.h */
 const MAGIC = 0x006e616c50736943n;
@@ -19,14 +19,21 @@ export interface Encoded {
 
 /**
  * Where the host works while init exists, init must wait: the plan with those turns in it. Host steps up to startInit
- * need none.
+ * need none, nor do those after execute: init is the container's program then.
  */
 export function takeTurns(plan: Plan): Plan {
   const turned: Step[] = [];
   const start = plan.findIndex((step) => step.name === "startInit");
   plan.forEach((step, at) => {
     const before = plan[at - 1];
-    if (at > start && !isInit(step) && before !== undefined && (isInit(before) || before.name === "startInit"))
+    const waits = before !== undefined && (isTurn(before) || before.name === "execute");
+    if (
+      at > start &&
+      !isInit(step) &&
+      before !== undefined &&
+      !waits &&
+      (isInit(before) || before.name === "startInit")
+    )
       turned.push({ name: "turn", args: { first: 0, count: 0 }, from: step.from });
     turned.push(step);
   });

@@ -1,17 +1,31 @@
-import type { HookName, Spec } from "../spec/spec.ts";
-import type { Step } from "./step.ts";
+import type { Hook, HookName, Spec } from "../spec/spec.ts";
+import type { HookArgs, Step } from "./step.ts";
 
 /** Hooks of the runtime's namespaces, one step each, in their order: OCI config.md, "POSIX-platform Hooks". */
 export function hostHooks({ hooks }: Spec, ...kinds: HookName[]): Step[] {
   return kinds.flatMap((kind) =>
     (hooks?.[kind] ?? []).map(
-      ({ path, args = [path], env = [], timeout = 0 }, at): Step => ({
-        name: "runHostHook",
-        args: { kind, path, args, env, timeoutMs: timeout * 1000 },
-        from: `/spec/hooks/${kind}/${at}`,
-      }),
+      (hook, at): Step => ({ name: "runHostHook", args: hookArgs(kind, hook), from: `/spec/hooks/${kind}/${at}` }),
     ),
   );
+}
+
+/** The first step of all, so that it is the last to be taken back: runtime.md, "Lifecycle", 12 and 13. */
+export function promiseHooks({ hooks }: Spec): Step[] {
+  const poststop = hooks?.poststop ?? [];
+  return poststop.length === 0
+    ? []
+    : [
+        {
+          name: "promiseHooks",
+          args: { hooks: poststop.map((hook) => hookArgs("poststop", hook)) },
+          from: "/spec/hooks/poststop",
+        },
+      ];
+}
+
+function hookArgs(kind: HookName, { path, args = [path], env = [], timeout = 0 }: Hook): HookArgs {
+  return { kind, path, args, env, timeoutMs: timeout * 1000 };
 }
 
 /** Hooks of the container's namespaces; their standard input is filled by the host once the pid is known. */

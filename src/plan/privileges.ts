@@ -56,15 +56,40 @@ export function dropPrivileges(process: Process, seccomp: Seccomp | undefined): 
   ];
 }
 
-/** The last steps before execve: after the filter init makes no call but these. */
-export function filterSyscalls(process: Process, seccomp: Seccomp | undefined, host: Host): Step[] {
+/**
+ * The last steps before execve: after the filter init makes no call but these.
+ * @param status what the container's state says when an agent gets the filter's listener
+ */
+export function filterSyscalls(
+  process: Process,
+  seccomp: Seccomp | undefined,
+  host: Host,
+  status: "creating" | "created" | "running",
+): Step[] {
   if (seccomp === undefined) return [];
-  const { program, flags } = compileSeccomp(seccomp, host.machine);
-  const load: Step = { name: "loadSeccomp", args: { program, flags }, from: "/spec/linux/seccomp" };
-  if (!keepsAdmin(process, seccomp)) return [load];
+  const { program, flags, notify } = compileSeccomp(seccomp, host.machine);
+  const from = "/spec/linux/seccomp";
+  const { listenerPath = "", listenerMetadata } = seccomp;
+  const load: Step[] = notify
+    ? [
+        { name: "loadNotifier", args: { program, flags, listener: "listener" }, from },
+        { name: "offerListener", args: { listener: "listener" }, from: `${from}/listenerPath` },
+        {
+          name: "sendListener",
+          args: {
+            path: listenerPath,
+            ...(listenerMetadata === undefined ? {} : { metadata: listenerMetadata }),
+            status,
+            listener: "listener",
+          },
+          from: `${from}/listenerPath`,
+        },
+      ]
+    : [{ name: "loadSeccomp", args: { program, flags }, from }];
+  if (!keepsAdmin(process, seccomp)) return load;
   // ambient capabilities are kept by capset; raising them again would be a call that the filter may refuse
   return [
-    load,
+    ...load,
     {
       name: "setCapabilities",
       args: { ...masks(process.capabilities ?? {}), ambient: 0 },

@@ -143,6 +143,8 @@ export const INIT_STEPS = {
     ({ adjustment }) => `adjusts its score for the out-of-memory killer by ${adjustment}`,
     "When memory runs out, the kernel kills the process with the highest score.",
   ),
+  loadNotifier: init(65, { program: "bytes", flags: "number", listener: "writes" }, ({ program }) => `loads a system call filter of ${program.length / 8} instructions that asks a listener`, "Some calls are for an agent outside to decide: the kernel stops the caller until the listener's holder has answered."),
+  offerListener: init(66, { listener: "reads" }, () => "hands its listener to the host, and waits until it has been passed on", "Only the process that loads a filter gets its listener. The message and its answer are all that comes between the filter and the program."),
   runHook: init(58, { hook: "strings", environment: "strings", state: "reads", timeoutMs: "number" }, ({ hook }) => `runs the hook ${hook[0]}`, "Hooks of these kinds run inside the container's namespaces."),
 } as const;
 
@@ -180,6 +182,16 @@ export interface EndpointArgs {
   ports: readonly { protocol: string; hostAddress: string; hostPort: number; containerPort: number }[];
 }
 
+/** A hook of the runtime's namespaces; the first of args is the name, as for execv(3). */
+export interface HookArgs {
+  kind: string;
+  path: string;
+  args: readonly string[];
+  env: readonly string[];
+  /** 0: without limit. */
+  timeoutMs: number;
+}
+
 /** Steps that the host carries out. */
 // biome-ignore format: a table, one row a step
 export const HOST_STEPS = {
@@ -205,7 +217,9 @@ openCgroup: host<{ path: string; slot: string }>(
   mapIds: host<{ kind: "uid" | "gid"; map: string }>(({ kind, map }) => `maps the ${kind}s: ${map.trim().replaceAll("\n", ", ")}`, "Without a map every id in the user namespace is the overflow id."),
   makeEndpoint: host<EndpointArgs>(({ address, bridge }) => `connects it to ${bridge} as ${address}`, "A veth pair is a cable: one end on the bridge, one in the container.", { undo: "removes the link; the last one takes the bridge with it" }),
   publishPorts: host<EndpointArgs>(({ ports }) => `publishes ${ports.map((port) => `${port.hostPort}→${port.containerPort}/${port.protocol}`).join(", ") || "no ports"} and masquerades what goes out`, "Addresses of the bridge are unknown outside.", { undo: "goes with the link: removes its rules; the last one takes our chains with it" }),
-  runHostHook: host<{ kind: string; path: string; args: readonly string[]; env: readonly string[]; timeoutMs: number }>(({ kind, path }) => `runs the ${kind} hook ${path}`, "Hooks of these kinds run in the runtime's namespaces."),
+  runHostHook: host<HookArgs>(({ kind, path }) => `runs the ${kind} hook ${path}`, "Hooks of these kinds run in the runtime's namespaces."),
+  promiseHooks: host<{ hooks: readonly HookArgs[] }>(({ hooks }) => `promises the poststop hook${hooks.length === 1 ? "" : "s"} ${hooks.map(({ path }) => path).join(", ")}`, "The specification has them run once all is taken back, whether the container lived or could not be made.", { undo: "runs them" }),
+  sendListener: host<{ path: string; metadata?: string; status: "creating" | "created" | "running"; listener: string }>(({ path }) => `sends the listener and the container's state to ${path}`, "An agent there decides about the system calls that the filter asks about."),
   recordCreated: host<Record<string, never>>(() => "records that the container is created", "From here on other commands may see it."),
 } as const;
 
@@ -230,6 +244,11 @@ export type Plan = readonly Step[];
 /** Which side carries a step out. */
 export function isInit(step: Step): step is InitStep {
   return step.name in INIT_STEPS;
+}
+
+/** Whether init waits there for the host: at a turn, or until its listener has been passed on. */
+export function isTurn(step: Step): boolean {
+  return step.name === "turn" || step.name === "offerListener";
 }
 
 /** The slot a host step fills, if any. */

@@ -17,7 +17,6 @@ export function refuseUnsupported({ linux, mounts = [] }: Spec, process: Process
     [(linux?.mountLabel ?? "") !== "", "SELinux labels", "/spec/linux/mountLabel"],
     [Object.keys(linux?.netDevices ?? {}).length > 0, "network devices of the host", "/spec/linux/netDevices"],
     [linux?.intelRdt !== undefined, "Intel RDT", "/spec/linux/intelRdt"],
-    [(linux?.seccomp?.listenerPath ?? "") !== "", "seccomp listeners", "/spec/linux/seccomp/listenerPath"],
     ...mounts.flatMap((mount, at): [boolean, string, string][] => {
       const { idmap, tmpcopyup } = parseMountOptions(mount.options ?? []);
       return [

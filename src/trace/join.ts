@@ -33,7 +33,8 @@ export function join(plan: Plan, reports: readonly Report[]): TracedStep[] {
   return plan.map((step, index) => {
     const own = calls[index] ?? [];
     const side = isInit(step) ? "init" : "host";
-    const outcome = index > last ? "unreached" : index < last ? "done" : outcomeOf(step, own);
+    const outcome =
+      index > last ? "unreached" : index < last ? "done" : outcomeOf(step, own, index === plan.length - 1);
     const [first, end] = [own[0], own.findLast(({ result }) => result !== undefined)];
     return {
       index,
@@ -49,7 +50,9 @@ export function join(plan: Plan, reports: readonly Report[]): TracedStep[] {
 }
 
 /** Of the last step that was reached. */
-function outcomeOf(step: Step, calls: readonly Report[]): Outcome {
+function outcomeOf(step: Step, calls: readonly Report[], ends: boolean): Outcome {
+  // a plan can end on the host's side, after poststart hooks, and then nothing follows in any case
+  if (ends && !isInit(step)) return calls.some(({ result }) => (result ?? 0) < 0) ? "failed" : "done";
   if (calls.at(-1)?.result !== undefined) return "failed"; // nothing follows, and nothing is under way
   // execve is the one call that succeeds by not coming back
   return step.name === "execute" ? "done" : "begun";

@@ -1,8 +1,28 @@
-import { afterAll, afterEach, expect, test } from "vitest";
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { defaultProfile } from "../../src/seccomp/default-profile.ts";
-import type { Seccomp } from "../../src/spec/spec.ts";
+import type { Seccomp, State } from "../../src/spec/spec.ts";
 import { covers } from "../conformance/covers.ts";
-import { cleanUp, cleanUpFile, exec, idle, makeBundle, probe, results, run, seenIn } from "../support/bundle.ts";
+import {
+  alive,
+  cleanUp,
+  cleanUpFile,
+  create,
+  exec,
+  idle,
+  kill,
+  makeBundle,
+  probe,
+  results,
+  run,
+  scratchDirectory,
+  seenIn,
+  start,
+  state,
+  until,
+} from "../support/bundle.ts";
 
 // OCI runtime-spec, config-linux.md "Seccomp".
 
@@ -127,4 +147,179 @@ test("a filter that even execve does not pass is an error, not a container", () 
 
 test("without a filter there is none", () => {
   expect(probe(() => undefined).seccomp).toEqual({ mode: 0, filters: 0 });
+});
+
+describe("with a listener", () => {
+  const agents: ChildProcess[] = [];
+  afterEach(() => {
+    for (const agent of agents.splice(0)) agent.kill();
+  });
+
+  interface Said {
+    ready?: true;
+    state?: { ociVersion: string; fds: string[]; pid: number; metadata?: string; state: State };
+    descriptors?: number;
+    pid?: number;
+    call?: number;
+  }
+
+  /** Starts an agent that answers with errno, or 4242 for 0, and tells what it has seen once it has ended. */
+  function startAgent(connections: number, errno: number): { path: string; said: () => Said[]; ended: () => Said[] } {
+    const path = join(scratchDirectory(), `agent-${agents.length}-${Date.now()}`);
+    const log = `${path}.log`;
+    const out = openSync(log, "w");
+    const script = join(import.meta.dirname, "../support/seccomp_agent.py");
+    const words = [script, path, String(connections), String(errno)];
+    const agent = spawn("python3", words, { stdio: ["ignore", out, "inherit"] });
+    closeSync(out);
+    agents.push(agent);
+    const said = () =>
+      readFileSync(log, "utf8")
+        .split("\n")
+        .slice(0, -1)
+        .map((line): Said => JSON.parse(line));
+    until("the agent listens", () => said().length > 0);
+    const ended = () => {
+      until("the agent has ended", () => !alive(agent.pid ?? 0));
+      return said().slice(1);
+    };
+    return { path, said, ended };
+  }
+
+  function asking(path: string, ...names: string[]): Seccomp {
+    return {
+      ...denying({ names, action: "SCMP_ACT_NOTIFY" }),
+      listenerPath: path,
+      listenerMetadata: "what the agent needs to know",
+    };
+  }
+
+  test.each([true, false])("the agent decides what a system call answers, noNewPrivileges %s", (noNewPrivileges) => {
+    for (const [errno, result] of [
+      [95, "EOPNOTSUPP"],
+      [0, 4242],
+    ] as const) {
+      const agent = startAgent(1, errno);
+      const seen = probe(
+        (spec) => {
+          spec.process.noNewPrivileges = noNewPrivileges;
+          spec.linux.seccomp = asking(agent.path, "kexec_load");
+        },
+        ["--syscall", `${NR.kexec}`],
+      );
+      expect(results(seen.actions)).toEqual([result]);
+      expect(seen.capabilities.effective).toBe("0000000020000420");
+      expect(seen.descriptors.map(({ fd }) => fd)).not.toContain(4);
+      const [first, ...calls] = agent.ended();
+      expect(first).toMatchObject({
+        descriptors: 1,
+        state: {
+          ociVersion: "1.3.0",
+          fds: ["seccompFd"],
+          metadata: "what the agent needs to know",
+          state: { status: "creating", ociVersion: "1.3.0" },
+        },
+      });
+      expect(first?.state?.pid).toBe(first?.state?.state.pid);
+      expect(calls).toEqual([{ pid: first?.state?.pid, call: NR.kexec }]);
+    }
+  });
+
+  test("start hands it over, not create; exec hands over one of its own", () => {
+    covers("linux.seccomp.listenerPath");
+    const agent = startAgent(2, 5);
+    const bundle = makeBundle((spec) => {
+      spec.process.args = ["/bin/probe", "--sleep", "60"];
+      spec.annotations = { "org.example": "kept" };
+      spec.linux.seccomp = asking(agent.path, "kexec_load");
+    });
+    expect(create(bundle)).toMatchObject({ status: 0, stderr: "" });
+    const { pid } = state(bundle);
+    expect(agent.said()).toHaveLength(1);
+    expect(start(bundle)).toMatchObject({ status: 0, stderr: "" });
+    until("the agent has the listener", () => agent.said().length > 1);
+    expect(agent.said()[1]).toMatchObject({
+      descriptors: 1,
+      state: {
+        pid,
+        state: { pid, id: bundle.id, bundle: bundle.path, status: "created", annotations: { "org.example": "kept" } },
+      },
+    });
+    const seen = seenIn(exec(bundle, ["/bin/probe", "--syscall", `${NR.kexec}`]));
+    expect(results(seen.actions)).toEqual(["EIO"]);
+    const second = agent.said()[2];
+    expect(second).toMatchObject({ descriptors: 1, state: { state: { pid, status: "running" } } });
+    expect(second?.state?.pid).not.toBe(pid);
+    kill(bundle, "KILL");
+    expect(agent.ended().map(({ call }) => call)).toEqual([undefined, undefined, NR.kexec]);
+  });
+
+  test("execve itself can be asked about", () => {
+    const agent = startAgent(1, 13);
+    const bundle = makeBundle((spec) => {
+      spec.linux.seccomp = asking(agent.path, "execve");
+    });
+    const { status, stderr } = run(bundle);
+    expect(status).toBe(1);
+    expect(stderr).toContain("permission denied");
+    expect(agent.ended().map(({ call }) => call)).toEqual([undefined, 59]);
+  });
+
+  test("without an agent nothing runs, with run, start and exec", () => {
+    const path = join(scratchDirectory(), "nobody.sock");
+    const bundle = makeBundle((spec) => {
+      spec.linux.seccomp = asking(path, "kexec_load");
+    });
+    const ended = run(bundle);
+    expect(ended).toMatchObject({ status: 1, stdout: "" });
+    expect(ended.stderr).toContain("/linux/seccomp/listenerPath");
+    expect(ended.stderr).toContain("ENOENT");
+    expect(create(bundle)).toMatchObject({ status: 0, stderr: "" });
+    const { pid } = state(bundle);
+    const started = start(bundle);
+    expect(started.status).toBe(1);
+    expect(started.stderr).toContain("/linux/seccomp/listenerPath");
+    expect(alive(pid)).toBe(false);
+    expect(state(bundle).status).toBe("stopped");
+  });
+
+  test("where nothing is asked the listener's path means nothing", () => {
+    const seen = probe((spec) => {
+      spec.linux.seccomp = { ...denying(), listenerPath: "/no/such/socket" };
+    });
+    expect(seen.seccomp.mode).toBe(2);
+  });
+
+  test("a filter that keeps its listener from being handed over is an error that says so", () => {
+    const agent = startAgent(1, 1);
+    const bundle = makeBundle((spec) => {
+      spec.linux.seccomp = {
+        ...denying(
+          { names: ["kexec_load"], action: "SCMP_ACT_NOTIFY" },
+          { names: ["sendmsg"], action: "SCMP_ACT_ERRNO" },
+        ),
+        listenerPath: agent.path,
+      };
+    });
+    const { status, stderr } = run(bundle);
+    expect(status).toBe(1);
+    expect(stderr).toContain("must allow sendmsg and recvmsg");
+  });
+});
+
+test.each([
+  ["SECCOMP_FILTER_FLAG_TSYNC", "0"],
+  ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_LOG"],
+  ["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+  ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "0"],
+] as const)("%s is accepted, and the kernel gets %s", (flag, kernel) => {
+  covers("linux.seccomp.flags");
+  const bundle = makeBundle((spec) => {
+    spec.process.noNewPrivileges = true;
+    spec.linux.seccomp = { ...denying(), flags: [flag] };
+  });
+  const log = join(bundle.path, "strace");
+  const ended = run(bundle, { through: ["strace", "-f", "-e", "trace=seccomp", "-o", log] });
+  expect(seenIn(ended).seccomp.mode).toBe(2);
+  expect(readFileSync(log, "utf8")).toContain(`seccomp(SECCOMP_SET_MODE_FILTER, ${kernel}, `);
 });

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { explain } from "../../src/plan/explain.ts";
+import { isInit } from "../../src/plan/step.ts";
 import { examplePlans } from "./examples.ts";
 
 const plans = examplePlans();
@@ -17,9 +18,11 @@ describe.each(Object.entries(plans))("the plan of %s", (name, plan) => {
     expect(plan.filter(({ from }) => !/^\/(spec|root|endpoint)(\/|$)/.test(from))).toEqual([]);
   });
 
-  test("starts init once, and ends by executing", () => {
+  test("starts init once, and ends by executing; what the host does then is up to poststart hooks", () => {
     expect(plan.filter((step) => step.name === "startInit")).toHaveLength(1);
-    expect(plan.at(-1)?.name).toBe("execute");
+    expect(plan.findLast(isInit)?.name).toBe("execute");
+    const after = plan.slice(plan.findLastIndex(isInit) + 1);
+    expect(after.filter((step) => step.name !== "runHostHook" || step.args.kind !== "poststart")).toEqual([]);
   });
 
   test("lets go of the host's tree before it becomes the user, and checks that, before it executes", () => {
@@ -36,11 +39,12 @@ describe.each(Object.entries(plans))("the plan of %s", (name, plan) => {
 
 test("nothing but what a filter must leave allowed comes after the filter", () => {
   for (const plan of Object.values(plans)) {
-    const filter = plan.findIndex((step) => step.name === "loadSeccomp");
-    if (filter >= 0)
-      expect(["setCapabilities", "execute"]).toEqual(
-        expect.arrayContaining(plan.slice(filter + 1).map(({ name }) => name)),
-      );
+    const filter = plan.findIndex((step) => step.name === "loadSeccomp" || step.name === "loadNotifier");
+    const after = filter < 0 ? [] : plan.slice(filter + 1).filter(isInit);
+    expect(["offerListener", "setCapabilities", "execute"]).toEqual(
+      expect.arrayContaining(after.map(({ name }) => name)),
+    );
   }
   expect(plans.image?.some((step) => step.name === "loadSeccomp")).toBe(true);
+  expect(plans.listener?.some((step) => step.name === "loadNotifier")).toBe(true);
 });

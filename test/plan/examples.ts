@@ -4,7 +4,7 @@ import type { Definition } from "../../src/plan/definition.ts";
 import type { Host } from "../../src/plan/host.ts";
 import type { Plan } from "../../src/plan/step.ts";
 import { defaultProfile } from "../../src/seccomp/default-profile.ts";
-import type { Spec } from "../../src/spec/spec.ts";
+import type { Seccomp, Spec } from "../../src/spec/spec.ts";
 import { engineTemplate, template } from "../../src/spec/template.ts";
 import { everything } from "../spec/everything.ts";
 
@@ -66,10 +66,21 @@ function allSteps(): Spec {
     mounts: mounts.map((mount) => without(mount, "uidMappings", "gidMappings")),
     linux: {
       ...without(linux, "resources", "netDevices", "intelRdt", "mountLabel"),
-      ...(linux.seccomp !== undefined && { seccomp: without(linux.seccomp, "listenerPath", "listenerMetadata") }),
       cgroupsPath: "/c",
     },
   };
+}
+
+/** A filter that asks an agent. */
+function withListener(): Spec {
+  const { linux, ...spec } = smallest();
+  const seccomp: Seccomp = {
+    defaultAction: "SCMP_ACT_ALLOW",
+    listenerPath: "/run/agent.sock",
+    listenerMetadata: "mounts",
+    syscalls: [{ names: ["mount"], action: "SCMP_ACT_NOTIFY" }],
+  };
+  return { ...spec, linux: { ...linux, seccomp } };
 }
 
 function ofManyMounts(): Spec {
@@ -122,6 +133,7 @@ export function examplePlans(): { [name: string]: Plan } {
     user: compile(defined({ spec: inUserNamespace() }), HOSTS.v2),
     everything: compile(defined({ spec: allSteps(), start: "later", console: { socket: "/s" } }), HOSTS.v2),
     image: compile(defined(ofAnImage()), HOSTS.v2),
+    listener: compile(defined({ spec: withListener(), start: "later" }), HOSTS.v2),
     mounts: compile(defined({ spec: ofManyMounts() }), HOSTS.v2),
     exec: compileExec(
       {

@@ -42,11 +42,12 @@ export interface CreationFlags {
 export function createFromBundle(
   id: string | undefined,
   flags: CreationFlags,
-  { root }: Globals,
+  { root, warn }: Globals,
   { start, console, ...more }: Start & { start: Definition["start"]; console?: "creator" },
 ): { container: Container; process: Running } {
   if (id === undefined) throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
-  const { spec, bundle } = readBundle(flags.bundle ?? cwd());
+  const { spec, bundle, warnings } = readBundle(flags.bundle ?? cwd());
+  for (const { pointer, message } of warnings) warn(`config.json ${pointer} ${message}`);
   const socket = flags["console-socket"];
   const terminal = spec.process?.terminal === true;
   if (terminal && socket === undefined && console === undefined)
@@ -75,7 +76,7 @@ export function createFromBundle(
         ...(flags["no-new-keyring"] ? {} : { keyring: `_ses.${id}` }),
         ...(flags["no-pivot"] ? { noPivot: true } : {}),
       },
-      { ...more, preserved: preservedDescriptors(flags["preserve-fds"]) },
+      { ...more, warn, preserved: preservedDescriptors(flags["preserve-fds"]) },
     ),
   );
   if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], created.process.pid);

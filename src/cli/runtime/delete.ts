@@ -10,10 +10,10 @@ const FLAGS = {
 export const remove: Command = {
   usage: "[command options] <container-id>",
   flags: FLAGS,
-  run(words, { root }) {
+  run(words, { root, warn }) {
     const { flags, rest } = parseFlags(FLAGS, words);
     try {
-      Container.open(root, rest[0] ?? "").delete({ force: flags.force });
+      Container.open(root, rest[0] ?? "").delete({ force: flags.force, warn });
     } catch (error) {
       // engines delete by force what may never have come to be
       if (!(flags.force && error instanceof ContainerError && error.code === "ENOENT")) throw error;

@@ -25,7 +25,7 @@ export const run: Command = {
     });
     if (flags.detach) return 0;
     const { status } = attend(process, master);
-    if (!flags.keep) container.delete({ force: true });
+    if (!flags.keep) container.delete({ force: true, warn: globals.warn });
     return status;
   },
 };

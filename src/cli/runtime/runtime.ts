@@ -9,6 +9,8 @@ export interface Globals {
   /** State directory. */
   root: string;
   systemdCgroup: boolean;
+  /** Logs what went wrong and does not end the command. */
+  warn: (message: string) => void;
 }
 
 /** One command of the runtime: runc's name, flags and output. */
@@ -78,7 +80,8 @@ export async function runRuntime(words: readonly string[], name: string): Promis
       );
       return 0;
     }
-    return await command.run(own, { root: flags.root ?? defaultRoot(), systemdCgroup: flags["systemd-cgroup"] });
+    const warn = (message: string) => writeLog("warning", message, {}, log);
+    return await command.run(own, { root: flags.root ?? defaultRoot(), systemdCgroup: flags["systemd-cgroup"], warn });
   } catch (error) {
     report(error, log);
     return failure;
@@ -100,17 +103,21 @@ interface Log {
 }
 
 /** One line that engines read: the message in runc's words first; to the log file and to the error stream. */
-function report(error: unknown, { path, json }: Log): void {
-  const msg = messageOf(error);
-  const time = new Date().toISOString();
+function report(error: unknown, log: Log): void {
   const fields =
     error instanceof ContainerError ? { step: error.step, errno: error.code, from: error.from, hint: error.hint } : {};
+  writeLog("error", messageOf(error), fields, log);
+}
+
+function writeLog(level: "error" | "warning", msg: string, fields: object, { path, json }: Log): void {
+  const time = new Date().toISOString();
   const line = json
-    ? JSON.stringify({ ...fields, level: "error", msg, time })
-    : `time="${time}" level=error msg=${JSON.stringify(msg)}`;
+    ? JSON.stringify({ ...fields, level, msg, time })
+    : `time="${time}" level=${level} msg=${JSON.stringify(msg)}`;
   if (path !== undefined) {
     try {
       appendFileSync(path, `${line}\n`);
+      if (level === "warning") return;
     } catch {
       // the error stream has it, too
     }
