@@ -5,6 +5,9 @@
 
 #include "init.h"
 
+#define MSG_PEEK 2
+#define MSG_DONTWAIT 0x40
+
 #define SIGKILL 9
 #define KEYCTL_JOIN_SESSION_KEYRING 1
 
@@ -79,7 +82,13 @@ long step_enter_cgroup(struct run *run, const union plan_arg *arg)
 
 long step_die_with_parent(struct run *run, const union plan_arg *arg)
 {
-	return sys(run, __NR_prctl, PR_SET_PDEATHSIG, arg[0].number);
+	RESULT(sys(run, __NR_prctl, PR_SET_PDEATHSIG, arg[0].number));
+	if (arg[0].number == 0)
+		return 0;
+	/* who has died before, while this process could not run (born into a frozen cgroup), sends no signal any more */
+	char nothing;
+	long said = sys(run, __NR_recvfrom, run->turns, &nothing, 1, MSG_PEEK | MSG_DONTWAIT, 0, 0);
+	return said == 0 ? -ECANCELED : 0;
 }
 
 long step_become_root(struct run *run, const union plan_arg *arg)

@@ -108,15 +108,17 @@ export function freeze(directories: readonly CgroupDirectory[], waits: Pick<Wait
   throw new ContainerError({ message: `cannot freeze cgroup ${path}: a process will not stop`, code: "EBUSY", path });
 }
 
-/** Lets the processes of a frozen cgroup run again. */
+/** Lets the processes of a frozen cgroup run again, whichever version somebody has frozen it by. */
 export function thaw(directories: readonly CgroupDirectory[], waits: Pick<Waits, "change">): void {
-  const { path, version } = freezerOf(directories);
-  if (version === 1) {
-    writeFile(`${path}/freezer.state`, "THAWED");
-    return;
+  const frozen = directories.filter((directory) => isFrozen([directory]));
+  for (const { hierarchy, path } of frozen) {
+    if (hierarchy.version === 1) {
+      writeFile(`${path}/freezer.state`, "THAWED");
+      continue;
+    }
+    writeFile(`${path}/cgroup.freeze`, "0");
+    awaitEvent(path, "frozen 0", waits.change);
   }
-  writeFile(`${path}/cgroup.freeze`, "0");
-  awaitEvent(path, "frozen 0", waits.change);
 }
 
 /** Is the cgroup frozen, or about to be? */

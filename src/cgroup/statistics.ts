@@ -15,7 +15,10 @@ export type Statistics = {
       user: Integer64;
     };
     throttling: { periods: Integer64; throttledPeriods: Integer64; throttledTime: Integer64 };
+    psi?: Pressure;
   };
+  /** Only version 1 has these; `cpus` and `mems` are those in effect. */
+  cpuset: { cpus: number[]; mems: number[] } & { [setting in (typeof CPUSET_SETTINGS)[number]]: Integer64 };
   memory: {
     cache: Integer64;
     usage: MemoryEntry;
@@ -25,10 +28,11 @@ export type Statistics = {
     kernelTCP: MemoryEntry;
     /** memory.stat as it is. */
     raw: Record<string, Integer64>;
+    psi?: Pressure;
   };
   /** A limit of 0 means none. */
   pids: { current: Integer64; limit: Integer64 };
-  blkio: { ioServiceBytesRecursive: BlockEntry[]; ioServicedRecursive: BlockEntry[] };
+  blkio: { ioServiceBytesRecursive: BlockEntry[]; ioServicedRecursive: BlockEntry[]; psi?: Pressure };
   /** By page size, such as "2MB". */
   hugetlb: Record<string, { usage: Integer64; max: Integer64; failcnt: Integer64 }>;
 };
@@ -37,6 +41,21 @@ export type Statistics = {
 export type MemoryEntry = { limit: Integer64; usage: Integer64; max: Integer64; failcnt: Integer64 };
 export type BlockEntry = { major: number; minor: number; op: string; value: Integer64 };
 
+/** Time that tasks have waited for want of something: in percent of the last 10, 60 and 300 s, and in all, in µs; PSI. */
+export type Pressure = { some: Stall; full: Stall };
+export type Stall = { avg10: number; avg60: number; avg300: number; total: Integer64 };
+
+const CPUSET_SETTINGS = [
+  "cpu_exclusive",
+  "mem_hardwall",
+  "mem_exclusive",
+  "memory_migrate",
+  "memory_spread_page",
+  "memory_spread_slab",
+  "memory_pressure",
+  "sched_load_balance",
+  "sched_relax_domain_level",
+] as const;
 const UNLIMITED = 2n ** 64n - 1n;
 /** USER_HZ, in which the kernel reports times to programs, is 100 on every architecture but alpha. */
 const TICK_NS = 10_000_000;
@@ -46,10 +65,11 @@ export function statistics(directories: readonly CgroupDirectory[]): Statistics 
   const v1 = (controller: string, file: string) => readController(directories, controller, file);
   const v2 = (file: string) => readV2(directories, file);
   return {
-    cpu: cpu(v1, v2),
-    memory: memory(v1, v2),
+    cpu: { ...cpu(v1, v2), ...pressure(v2("cpu.pressure")) },
+    cpuset: cpuset(v1),
+    memory: { ...memory(v1, v2), ...pressure(v2("memory.pressure")) },
     pids: pids(v1, v2),
-    blkio: blkio(v1, v2),
+    blkio: { ...blkio(v1, v2), ...pressure(v2("io.pressure")) },
     hugetlb: hugetlb(directories),
   };
 }
@@ -94,6 +114,40 @@ function cpu(v1: ReadV1, v2: ReadV2): Statistics["cpu"] {
       throttledTime: stat.throttled_time ?? 0,
     },
   };
+}
+
+function cpuset(v1: ReadV1): Statistics["cpuset"] {
+  const settings = CPUSET_SETTINGS.map((setting) => [setting, integer(v1("cpuset", `cpuset.${setting}`))]);
+  const list = (file: string) => numbers(v1("cpuset", `cpuset.effective_${file}`) ?? v1("cpuset", `cpuset.${file}`));
+  return { cpus: list("cpus"), mems: list("mems"), ...Object.fromEntries(settings) };
+}
+
+/** A list such as "0-2,7", written out. */
+function numbers(list = ""): number[] {
+  return list
+    .trim()
+    .split(",")
+    .filter((part) => part !== "")
+    .flatMap((part) => {
+      const [first = 0, last = first] = part.split("-").map(Number);
+      return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+    });
+}
+
+/** Lines of "some avg10=0.00 avg60=0.00 avg300=0.00 total=0"; none where the kernel does not count. */
+function pressure(text: string | undefined): { psi?: Pressure } {
+  if (text === undefined || text === "") return {};
+  const stall = (kind: string): Stall => {
+    const line = new RegExp(`^${kind} (.*)$`, "m").exec(text)?.[1] ?? "";
+    const field = (name: string) => new RegExp(`\\b${name}=([0-9.]+)`).exec(line)?.[1];
+    return {
+      avg10: Number(field("avg10") ?? 0),
+      avg60: Number(field("avg60") ?? 0),
+      avg300: Number(field("avg300") ?? 0),
+      total: integer(field("total")),
+    };
+  };
+  return { psi: { some: stall("some"), full: stall("full") } };
 }
 
 function memory(v1: ReadV1, v2: ReadV2): Statistics["memory"] {
@@ -212,7 +266,8 @@ function table(text = ""): Record<string, Integer64> {
 
 function integer(text: string | undefined): Integer64 {
   if (text === undefined || text.trim() === "") return 0;
-  return text.trim() === "max" ? UNLIMITED : compact(BigInt(text.trim()));
+  const word = text.trim();
+  return word === "max" ? UNLIMITED : compact(BigInt(word));
 }
 
 /** A number where it is exact. */

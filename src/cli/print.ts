@@ -11,8 +11,18 @@ export function printRaw(text: string): void {
   write(1, text);
 }
 
-export function printJson(value: unknown, indent?: number): void {
-  print(JSON.stringify(value, undefined, indent));
+export function printJson(value: unknown, indent?: number | string): void {
+  print(jsonText(value, indent));
+}
+
+/** JSON in which a bigint is a number, with all its digits. */
+export function jsonText(value: unknown, indent?: number | string): string {
+  try {
+    return JSON.stringify(value, undefined, indent);
+  } catch {
+    const marked = JSON.stringify(value, (_, each: unknown) => (typeof each === "bigint" ? `\0${each}` : each), indent);
+    return marked.replaceAll(/"\\u0000(-?\d+)"/g, "$1");
+  }
 }
 
 /** A line for people on the error stream. */

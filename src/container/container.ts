@@ -1,26 +1,34 @@
 import { getuid } from "node:process";
+import { currentResources, freeze, killAll, processes, thaw } from "../cgroup/cgroup.ts";
+import { applyUpdate } from "../cgroup/update.ts";
 import { ContainerError } from "../error.ts";
 import { diagnosed, execute, undo } from "../execute/execute.ts";
-import { awaitExits, type EngineServices, type HostContext, removeCgroup } from "../execute/host.ts";
+import { awaitChange, awaitExits, type EngineServices, type HostContext, removeCgroup } from "../execute/host.ts";
 import type { Launcher } from "../execute/init.ts";
 import { resume, resumesWithHost } from "../execute/resume.ts";
 import { makeAnonymousTrace, makeTrace, openTrace, readTrace } from "../execute/trace-file.ts";
 import { detectHost } from "../host/host.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
-import { bootId, openProcess, signal, startTime } from "../kernel/process.ts";
+import { bootId, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
-import { cgroupDirectories } from "../plan/cgroup-layout.ts";
+import { resourceWrites } from "../plan/cgroup-files.ts";
+import { type CgroupDirectory, cgroupDirectories } from "../plan/cgroup-layout.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
 import { promiseHooks } from "../plan/hooks.ts";
+import { isShared } from "../plan/namespaces.ts";
 import { joinPath } from "../plan/path.ts";
 import type { Plan } from "../plan/step.ts";
-import type { Process, Spec, State, Status } from "../spec/spec.ts";
+import type { Process, Resources, Spec, State, Status } from "../spec/spec.ts";
 import { decodeReports, type Report } from "../trace/report.ts";
 import { userFacts } from "./identity.ts";
 import { requireStatus, statusOf } from "./state.ts";
-import { checkId, type Record, readPlan, Store } from "./store.ts";
+import { checkId, type Record, readPlan, readSpec, Store } from "./store.ts";
+
+const SIGKILL = 9;
+/** How long delete waits for another command to be done with the container. */
+const PATIENCE_MS = 10_000;
 
 /** How a container, or a further process in it, is started beyond what the definition says. */
 export interface Start {
@@ -39,6 +47,15 @@ export interface Start {
 }
 
 export type Warn = (message: string) => void;
+
+/** How a further process is added. */
+export interface Exec extends Start {
+  console?: Definition["console"];
+  /** Add it to a paused container, too: it waits there to be resumed. */
+  ignorePaused?: boolean;
+  /** Where it goes instead of the container's own cgroups. */
+  cgroups?: readonly CgroupDirectory[];
+}
 
 /** A process in a container, alive or about to be; its pidfd is the caller's to close. */
 export interface Running {
@@ -157,8 +174,9 @@ export class Container {
     };
   }
 
+  /** Never changed once written, so that nobody has to wait for the lock. */
   get spec(): Spec {
-    return this.#locked((store) => store.spec());
+    return readSpec(`${this.#root}/${this.id}`);
   }
 
   /** Plan and reports of how it was made. */
@@ -199,7 +217,7 @@ export class Container {
         resume({ socket, trace, context, plan: () => store.plan(), hostSteps: record.resumes });
       } catch (error) {
         // its program may be running already: the specification wants it stopped
-        signal(pidfd, 9);
+        signal(pidfd, SIGKILL);
         awaitExits([record.pid]);
         throw this.#diagnosed(error, store);
       } finally {
@@ -208,51 +226,113 @@ export class Container {
     });
   }
 
-  /** Sends a signal to the container's first process. @throws ContainerError when it is not running */
-  kill(number: number): void {
-    requireStatus("kill", this.id, this.status);
-    const pidfd = this.openProcess();
-    try {
-      signal(pidfd, number);
-    } finally {
-      close(pidfd);
+  /**
+   * Sends a signal to the container's first process, or to all of them. SIGKILL ends all in any case: where they have no
+   * pid namespace, whose end would be theirs, through the cgroup. @throws ContainerError when it is not running
+   */
+  kill(number: number, { all = false }: { all?: boolean } = {}): void {
+    const { status } = this;
+    const { cgroups } = this.record;
+    if (number === SIGKILL && (all || isShared(this.spec, "pid")) && this.processes().length > 0) {
+      killAll(cgroups);
+      return;
     }
+    requireStatus("kill", this.id, status);
+    if (all) {
+      signalEach(() => this.processes(), number);
+    } else {
+      const pidfd = this.openProcess();
+      try {
+        signal(pidfd, number);
+      } finally {
+        close(pidfd);
+      }
+    }
+    // what version 1 has frozen does not even die
+    if (number === SIGKILL && status === "paused") thaw(cgroups, { change: awaitChange });
+  }
+
+  /** Stops all processes where they are. @throws ContainerError when it is not running; they run on where one will not stop */
+  pause(): void {
+    requireStatus("pause", this.id, this.status);
+    const { cgroups } = this.record;
+    try {
+      freeze(cgroups, { change: awaitChange });
+    } catch (error) {
+      thaw(cgroups, { change: awaitChange });
+      throw error;
+    }
+  }
+
+  /** Lets them run again. @throws ContainerError when it is not paused */
+  resume(): void {
+    requireStatus("resume", this.id, this.status);
+    thaw(this.record.cgroups, { change: awaitChange });
+  }
+
+  /** All processes of the container, by their pids here; none once it has stopped. */
+  processes(): number[] {
+    return [...new Set(this.record.cgroups.flatMap(({ path }) => processes(path)))].sort((one, other) => one - other);
+  }
+
+  /** Changes limits; what is not given stays as it is. All of it, or nothing. @throws ContainerError */
+  update(resources: Resources): void {
+    requireStatus("update", this.id, this.status);
+    const { cgroups } = this.record;
+    applyUpdate(resourceWrites(detectHost().cgroups, cgroups, resources, currentResources(cgroups)));
   }
 
   /** A pidfd of the container's first process. @throws ContainerError when it is gone */
   openProcess(): number {
+    const pidfd = this.#tryOpenProcess();
+    if (pidfd === undefined) throw new ContainerError({ message: "container not running", code: "ERR_STATUS" });
+    return pidfd;
+  }
+
+  #tryOpenProcess(): number | undefined {
     const { pid, startTime: started } = this.record;
-    const pidfd = openProcess(pid);
+    const pidfd = tryCall("pidfd_open", pid, 0);
+    if (pidfd < 0) return;
     if (startTime(pid) === started) return pidfd;
     close(pidfd);
-    throw new ContainerError({ message: "container not running", code: "ERR_STATUS" });
+    return;
   }
 
   /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
   delete({ force = false, warn }: { force?: boolean; warn?: Warn } = {}): void {
+    // before the lock is ours: who holds it may be waiting for what only the container's end can give
+    this.#end(force);
     this.#locked((store) => {
+      this.#end(force);
       const { record } = this;
-      const status = statusOf(record, Store.waits(this.#root, this.id));
-      if (!force && status !== "created") requireStatus("delete", this.id, status);
-      if (status !== "stopped" && status !== "creating") {
-        const pidfd = this.openProcess();
-        signal(pidfd, 9);
-        awaitExits([record.pid]);
-        close(pidfd);
-      }
       for (const { path } of record.cgroups) removeCgroup(path);
       if (record.promises) {
         const context = this.#context(store.directory, record, warn === undefined ? {} : { warn });
-        undo(promiseHooks(store.spec()), context);
+        undo(promiseHooks(readSpec(store.path)), context);
       }
       store.remove();
-    });
+    }, PATIENCE_MS);
+  }
+
+  /** Kills what must not live when it is deleted. @throws ContainerError when that was not asked for */
+  #end(force: boolean): void {
+    const { status } = this;
+    if (status === "stopped") return;
+    if (!force && status !== "created") requireStatus("delete", this.id, status);
+    if (status === "creating") return;
+    const { pid, cgroups } = this.record;
+    const pidfd = this.#tryOpenProcess();
+    if (pidfd === undefined) return;
+    signal(pidfd, SIGKILL);
+    if (status === "paused") killAll(cgroups);
+    awaitExits([pid]);
+    close(pidfd);
   }
 
   /** Adds a process to a container that runs. It is a child of ours and outlives nothing of it. */
-  exec(process: Process, { console, ...start }: Start & { console?: Definition["console"] } = {}): Running {
-    const { spec, record } = this;
-    requireStatus("exec", this.id, this.status);
+  exec(process: Process, { console, ignorePaused = false, cgroups, ...start }: Exec = {}): Running {
+    const { spec, record, status } = this;
+    if (!(ignorePaused && status === "paused")) requireStatus("exec", this.id, status);
     const preserved = start.preserved ?? [];
     const plan = compileExec(
       {
@@ -260,7 +340,7 @@ export class Container {
         pid: record.pid,
         process,
         spec,
-        cgroups: record.cgroups,
+        cgroups: cgroups ?? record.cgroups,
         preserved: preserved.length,
         ...userFacts({ spec: { ...spec, process }, bundle: record.bundle, pid: record.pid }),
         ...(console === undefined ? {} : { console }),
@@ -313,14 +393,25 @@ export class Container {
     }
   }
 
-  #locked<T>(work: (store: Store) => T): T {
-    const store = Store.open(this.#root, this.id);
+  #locked<T>(work: (store: Store) => T, patienceMs?: number): T {
+    const store = Store.open(this.#root, this.id, patienceMs);
     if (store === undefined) throw missing();
     try {
       return work(store);
     } finally {
       store.close();
     }
+  }
+}
+
+/** Through descriptors, and to those that are still listed once they are open: a pid alone may be a stranger's by then. */
+function signalEach(list: () => number[], number: number): void {
+  const opened = list().map((pid) => ({ pid, pidfd: tryCall("pidfd_open", pid, 0) }));
+  const still = new Set(list());
+  for (const { pid, pidfd } of opened) {
+    if (pidfd < 0) continue;
+    if (still.has(pid)) signal(pidfd, number);
+    close(pidfd);
   }
 }
 

@@ -14,6 +14,10 @@ const ALLOWED = {
   start: ["created"],
   kill: ["created", "running", "paused"],
   exec: ["created", "running"],
+  pause: ["created", "running"],
+  resume: ["paused"],
+  update: ["created", "running", "paused"],
+  "change the mounts of": ["created", "running", "paused"],
   delete: ["stopped"],
 } satisfies { [operation: string]: Status[] };
 
@@ -23,11 +27,20 @@ export function requireStatus(operation: keyof typeof ALLOWED, id: string, statu
   if (allowed.includes(status)) return;
   const refusals = {
     start:
-      status === "running" || status === "paused"
+      status === "running"
         ? "cannot start an already running container"
-        : "cannot start a container that has stopped",
+        : status === "stopped"
+          ? "cannot start a container that has stopped"
+          : `cannot start a container in the ${status} state`,
     kill: "container not running",
-    exec: status === "paused" ? "cannot exec in a paused container" : "cannot exec in a stopped container",
+    exec:
+      status === "paused"
+        ? "cannot exec in a paused container (use --ignore-paused to override)"
+        : "cannot exec in a stopped container",
+    pause: "container not running",
+    resume: "container not paused",
+    update: "container not running",
+    "change the mounts of": "container not running",
     delete: `cannot delete container ${id} that is not stopped: ${status}`,
   };
   throw new ContainerError({ message: refusals[operation], code: "ERR_STATUS" });
@@ -37,6 +50,6 @@ export function requireStatus(operation: keyof typeof ALLOWED, id: string, statu
 export function statusOf(record: Record, waits: boolean): Status {
   if (record.status === "creating") return "creating";
   if (!isAlive(record)) return "stopped";
-  if (waits) return "created";
-  return isFrozen(record.cgroups) ? "paused" : "running";
+  if (isFrozen(record.cgroups)) return "paused";
+  return waits ? "created" : "running";
 }

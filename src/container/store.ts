@@ -91,12 +91,23 @@ export class Store {
     close(directory);
   }
 
-  /** Opens a container's directory and locks it. @returns undefined when there is none */
-  static open(root: string, id: string): Store | undefined {
+  /**
+   * Opens a container's directory and locks it. @returns undefined when there is none
+   * @param patienceMs how long to wait for whoever has the lock; absent: without limit
+   * @throws ContainerError EBUSY
+   */
+  static open(root: string, id: string, patienceMs?: number): Store | undefined {
     const path = `${root}/${id}`;
     const directory = tryCall("openat", -100, path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
     if (directory < 0) return;
-    lock(directory, true);
+    if (patienceMs === undefined) lock(directory, true);
+    else if (!lockWithin(directory, patienceMs)) {
+      close(directory);
+      throw new ContainerError({
+        message: `container ${id} is in use: another command has been at work on it for ${patienceMs / 1000} s`,
+        code: "EBUSY",
+      });
+    }
     // it may have been deleted while we waited
     if (existsSync(`${path}/.`)) return new Store(path, directory);
     close(directory);
@@ -147,10 +158,6 @@ export class Store {
   /** Keeps what the plan is compiled from: with it, explanations and errors can be made again at any time. */
   writeDefinition(definition: Definition, host: Host): void {
     this.#replace("definition.json", printDefinition({ definition, host }));
-  }
-
-  spec(): Spec {
-    return readDefinition(this.path)?.definition.spec ?? { ociVersion: OCI_VERSION };
   }
 
   plan(): Plan {
@@ -212,10 +219,23 @@ function readDefinition(directory: string): Kept | undefined {
   );
 }
 
+/** The spec of the definition kept in a directory. */
+export function readSpec(directory: string): Spec {
+  return readDefinition(directory)?.definition.spec ?? { ociVersion: OCI_VERSION };
+}
+
 /** The plan of the definition kept in a directory; empty where there is none. */
 export function readPlan(directory: string): Plan {
   const kept = readDefinition(directory);
   return kept === undefined ? [] : compile(kept.definition, kept.host);
+}
+
+/** flock(2) has no deadline. */
+function lockWithin(directory: number, patienceMs: number): boolean {
+  const cell = new Int32Array(new SharedArrayBuffer(4));
+  for (const deadline = Date.now() + patienceMs; !lock(directory, false); Atomics.wait(cell, 0, 0, 5))
+    if (Date.now() > deadline) return false;
+  return true;
 }
 
 /** Whether the path still leads to an open directory: it may have been deleted, and another made, before it was locked. */

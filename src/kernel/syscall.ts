@@ -54,6 +54,7 @@ const NUMBERS = {
   setns: [308, 268],
   finit_module: [313, 273],
   renameat2: [316, 276],
+  eventfd2: [290, 19],
   memfd_create: [319, 279],
   bpf: [321, 280],
   statx: [332, 291],

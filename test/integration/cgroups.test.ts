@@ -18,24 +18,13 @@ import {
   state,
   until,
 } from "../support/bundle.ts";
+import { directoryOf, read } from "../support/cgroup.ts";
 import { cgroupDirectories } from "../support/host-snapshot.ts";
 
 // OCI runtime-spec, config-linux.md "Control groups".
 
 afterEach(cleanUp);
 afterAll(cleanUpFile);
-
-/** A process's directory in the version 1 hierarchy of a controller, where the host sees it. */
-function directoryOf(pid: number, controller: string): string {
-  const line = readFileSync(`/proc/${pid}/cgroup`, "utf8")
-    .split("\n")
-    .find((each) => each.split(":")[1]?.split(",").includes(controller));
-  return `/sys/fs/cgroup/${controller}${line?.slice(line.indexOf(":", line.indexOf(":") + 1) + 1)}`;
-}
-
-function read(directory: string, file: string): string {
-  return readFileSync(`${directory}/${file}`, "utf8").trim();
-}
 
 const version1 = existsSync("/sys/fs/cgroup/memory/memory.limit_in_bytes");
 

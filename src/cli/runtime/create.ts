@@ -5,6 +5,7 @@ import type { Command } from "./runtime.ts";
 export const create: Command = {
   usage: "[command options] <container-id>",
   flags: CREATION_FLAGS,
+  words: [1, 1],
   run(words, globals) {
     const { flags, rest } = parseFlags(CREATION_FLAGS, words);
     createFromBundle(rest[0], flags, globals, { start: "later" });

@@ -6,6 +6,7 @@ import { ContainerError } from "../../error.ts";
 import type { Definition } from "../../plan/definition.ts";
 import { readBundle } from "../../spec/bundle.ts";
 import type { Process } from "../../spec/spec.ts";
+import { openPidfdSocket, PIDFD_SOCKET } from "./pidfd-socket.ts";
 import type { Globals } from "./runtime.ts";
 import { describe } from "./words.ts";
 
@@ -20,6 +21,7 @@ export const CREATION_FLAGS = {
     kind: "string",
     help: "path to an AF_UNIX socket which will receive the master of the console's terminal",
   },
+  "pidfd-socket": PIDFD_SOCKET,
   "pid-file": { kind: "string", help: "specify the file to write the process id to" },
   "no-pivot": { kind: "boolean", help: "do not use pivot root to jail process inside rootfs" },
   "no-new-keyring": { kind: "boolean", help: "do not create a new session keyring for the container" },
@@ -32,6 +34,7 @@ export const CREATION_FLAGS = {
 export interface CreationFlags {
   bundle: string | undefined;
   "console-socket": string | undefined;
+  "pidfd-socket": string | undefined;
   "pid-file": string | undefined;
   "no-pivot": boolean;
   "no-new-keyring": boolean;
@@ -64,6 +67,7 @@ export function createFromBundle(
   const activatedProcess = spec.process === undefined ? undefined : withActivation(spec.process);
   const process =
     activatedProcess !== undefined && target === "creator" ? fitProcess(activatedProcess) : activatedProcess;
+  const sendPidfd = openPidfdSocket(flags["pidfd-socket"]);
   const created = describe(() =>
     Container.create(
       root,
@@ -76,7 +80,12 @@ export function createFromBundle(
         ...(flags["no-new-keyring"] ? {} : { keyring: `_ses.${id}` }),
         ...(flags["no-pivot"] ? { noPivot: true } : {}),
       },
-      { ...more, warn, preserved: preservedDescriptors(flags["preserve-fds"]) },
+      {
+        ...more,
+        warn,
+        preserved: preservedDescriptors(flags["preserve-fds"]),
+        adopt: ({ pidfd }) => sendPidfd(pidfd, "standard"),
+      },
     ),
   );
   if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], created.process.pid);

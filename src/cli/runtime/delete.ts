@@ -10,6 +10,7 @@ const FLAGS = {
 export const remove: Command = {
   usage: "[command options] <container-id>",
   flags: FLAGS,
+  words: [1, 1],
   run(words, { root, warn }) {
     const { flags, rest } = parseFlags(FLAGS, words);
     try {

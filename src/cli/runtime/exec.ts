@@ -1,11 +1,13 @@
 import { readFileSync } from "node:fs";
 import { Container } from "../../container/container.ts";
 import { attend, fitProcess, takeTerminal } from "../../container/foreground.ts";
+import { subCgroups } from "../../container/sub-cgroup.ts";
 import { ContainerError } from "../../error.ts";
 import { parseProcess } from "../../spec/parse.ts";
 import type { Process } from "../../spec/spec.ts";
 import { preservedDescriptors, withActivation, writePid } from "./creation.ts";
 import { parseFlags, type Words } from "./flags.ts";
+import { openPidfdSocket, PIDFD_SOCKET } from "./pidfd-socket.ts";
 import type { Command } from "./runtime.ts";
 import { describe } from "./words.ts";
 
@@ -21,6 +23,7 @@ const FLAGS = {
   "additional-gids": { kind: "strings", short: "g", help: "additional gids" },
   process: { kind: "string", short: "p", help: "path to the process.json" },
   detach: { kind: "boolean", short: "d", help: "detach from the container's process" },
+  "pidfd-socket": PIDFD_SOCKET,
   "pid-file": { kind: "string", help: "specify the file to write the process id to" },
   "process-label": { kind: "string", help: "set the asm process label for the process commonly used with selinux" },
   apparmor: { kind: "string", help: "set the apparmor profile for the process" },
@@ -30,13 +33,18 @@ const FLAGS = {
     kind: "string",
     help: "pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)",
   },
+  cgroup: {
+    kind: "strings",
+    help: "run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup>",
+  },
   "ignore-paused": { kind: "boolean", help: "allow exec in a paused container" },
 } as const;
 
 export const exec: Command = {
   usage: "[command options] <container-id> <command> [command options] || -p process.json <container-id>",
   flags: FLAGS,
-  failure: 255,
+  words: [1, Infinity],
+  failure: { status: 255, says: "exec failed" },
   run(words, { root }) {
     const { flags, rest } = parseFlags(FLAGS, words);
     const [id = "", ...args] = rest;
@@ -51,16 +59,20 @@ export const exec: Command = {
         message: "cannot allocate tty if runc will detach without setting console socket",
         code: "ERR_USAGE",
       });
+    const sendPidfd = openPidfdSocket(flags["pidfd-socket"]);
     let master: number | undefined;
     const running = describe(() =>
       container.exec(withActivation(socket === undefined ? fitProcess(process) : process), {
         preserved: preservedDescriptors(flags["preserve-fds"]),
         console: socket === undefined ? "creator" : { socket },
+        ignorePaused: flags["ignore-paused"],
+        ...(flags.cgroup.length === 0 ? {} : { cgroups: subCgroups(container.record.cgroups, flags.cgroup) }),
         takeTerminal: (ours) => {
           master = takeTerminal(ours);
         },
       }),
     );
+    sendPidfd(running.pidfd, "setns");
     if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], running.pid);
     return flags.detach ? 0 : attend(running, master).status;
   },
@@ -92,6 +104,8 @@ function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: P
       ...(gids.length === 0 ? {} : { additionalGids: gids }),
     },
     ...(flags["no-new-privs"] ? { noNewPrivileges: true } : {}),
+    ...(flags.apparmor === undefined ? {} : { apparmorProfile: flags.apparmor }),
+    ...(flags["process-label"] === undefined ? {} : { selinuxLabel: flags["process-label"] }),
     ...(flags.cap.length === 0
       ? {}
       : {

@@ -8,6 +8,7 @@ import type { Command } from "./runtime.ts";
 export const features: Command = {
   usage: "",
   flags: {},
+  words: [0, 0],
   run() {
     printJson(
       {

@@ -13,6 +13,7 @@ const FLAGS = {
 export const list: Command = {
   usage: "[command options]",
   flags: FLAGS,
+  words: [0, 0],
   run(words, { root }) {
     const { flags } = parseFlags(FLAGS, words);
     const containers = Container.list(root).map((container) => {

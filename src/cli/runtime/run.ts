@@ -13,6 +13,7 @@ const FLAGS = {
 export const run: Command = {
   usage: "[command options] <container-id>",
   flags: FLAGS,
+  words: [1, 1],
   run(words, globals) {
     const { flags, rest } = parseFlags(FLAGS, words);
     let master: number | undefined;

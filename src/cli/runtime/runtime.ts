@@ -2,7 +2,7 @@ import { appendFileSync } from "node:fs";
 import { getuid } from "node:process";
 import { ContainerError } from "../../error.ts";
 import { print, say } from "../print.ts";
-import { type Flags, flagHelp, parseFlags } from "./flags.ts";
+import { type Flags, flagHelp, parseFlags, type Words } from "./flags.ts";
 
 /** What each command gets beside its own words. */
 export interface Globals {
@@ -11,16 +11,20 @@ export interface Globals {
   systemdCgroup: boolean;
   /** Logs what went wrong and does not end the command. */
   warn: (message: string) => void;
+  /** Name or path of criu. */
+  criu: string;
 }
 
 /** One command of the runtime: runc's name, flags and output. */
 export interface Command {
   usage: string;
   flags: Flags;
+  /** How many words beside its flags: at least, at most; runc's own say for the rest. */
+  words: readonly [number, number];
   /** @returns the exit status */
   run: (words: readonly string[], globals: Globals) => number | Promise<number>;
-  /** Exit status when it throws; runc's is 1, and 255 for exec. */
-  failure?: number;
+  /** Exit status when it throws, and what the message begins with then; runc's are 1, and 255 and "exec failed" for exec. */
+  failure?: { status: number; says: string };
 }
 
 const COMMANDS: { [name: string]: { help: string; load: () => Promise<Command> } } = {
@@ -29,10 +33,23 @@ const COMMANDS: { [name: string]: { help: string; load: () => Promise<Command> }
     help: "delete any resources held by the container",
     load: async () => (await import("./delete.ts")).remove,
   },
+  events: {
+    help: "display container events such as OOM notifications, cpu, memory, and IO usage statistics",
+    load: async () => (await import("./events.ts")).events,
+  },
   exec: { help: "execute new process inside the container", load: async () => (await import("./exec.ts")).exec },
   features: { help: "show the enabled features", load: async () => (await import("./features.ts")).features },
   kill: { help: "send a signal to the container's init process", load: async () => (await import("./kill.ts")).kill },
   list: { help: "list containers started with the given root", load: async () => (await import("./list.ts")).list },
+  pause: {
+    help: "suspend all processes inside the container",
+    load: async () => (await import("./pause.ts")).pause,
+  },
+  ps: { help: "display the processes running inside a container", load: async () => (await import("./ps.ts")).ps },
+  resume: {
+    help: "resume all processes that have been previously paused",
+    load: async () => (await import("./pause.ts")).resume,
+  },
   run: { help: "create and run a container", load: async () => (await import("./run.ts")).run },
   spec: { help: "create a new specification file", load: async () => (await import("./spec.ts")).spec },
   start: {
@@ -40,6 +57,10 @@ const COMMANDS: { [name: string]: { help: string; load: () => Promise<Command> }
     load: async () => (await import("./start.ts")).start,
   },
   state: { help: "output the state of a container", load: async () => (await import("./state.ts")).state },
+  update: {
+    help: "update container resource constraints",
+    load: async () => (await import("./update.ts")).update,
+  },
 };
 
 const GLOBAL_FLAGS = {
@@ -47,45 +68,82 @@ const GLOBAL_FLAGS = {
   log: { kind: "string", help: "set the log file to write logs to (default is the error stream)" },
   "log-format": { kind: "string", help: "set the log format: text or json" },
   root: { kind: "string", help: "root directory for storage of container state" },
+  criu: { kind: "string", help: 'path to the criu binary used for checkpoint and restore (default: "criu")' },
   "systemd-cgroup": { kind: "boolean", help: "enable systemd cgroup support" },
-  rootless: { kind: "string", help: "true, false or auto" },
+  rootless: { kind: "string", help: "ignore cgroup permission errors: true, false or auto" },
   help: { kind: "boolean", short: "h", help: "show help" },
   version: { kind: "boolean", short: "v", help: "print the version" },
 } as const;
 
 /** Runs one command of the OCI runtime. @returns the exit status */
 export async function runRuntime(words: readonly string[], name: string): Promise<number> {
-  let log: Log = { path: undefined, json: false };
-  let failure = 1;
+  let log: Log = { path: undefined, json: false, debug: false };
+  let failure: Command["failure"];
   try {
     const { flags, rest } = parseFlags(GLOBAL_FLAGS, words);
-    log = { path: flags.log, json: flags["log-format"] === "json" };
+    log = { path: flags.log, json: flags["log-format"] === "json", debug: flags.debug };
+    checkGlobals(flags);
     const [commandName, ...own] = rest;
     if (flags.version) {
       print(`${name} version 0.1.0\nspec: 1.3.0`);
       return 0;
     }
-    if (commandName === undefined || commandName === "help" || flags.help) {
+    const asked = commandName === "help" || commandName === "h";
+    const wanted = asked ? own[0] : commandName;
+    if (wanted === undefined || flags.help) {
       print(help(name));
       return 0;
     }
-    const entry = Object.hasOwn(COMMANDS, commandName) ? COMMANDS[commandName] : undefined;
+    const entry = Object.hasOwn(COMMANDS, wanted) ? COMMANDS[wanted] : undefined;
     if (entry === undefined)
-      throw new ContainerError({ message: `no such command: ${commandName} (see ${name} --help)`, code: "ERR_USAGE" });
+      throw new ContainerError({ message: `no such command: ${wanted} (see ${name} --help)`, code: "ERR_USAGE" });
     const command = await entry.load();
-    failure = command.failure ?? 1;
-    if (own[0] === "--help" || own[0] === "-h") {
-      print(
-        `NAME:\n   ${name} ${commandName} - ${entry.help}\n\nUSAGE:\n   ${name} ${commandName} ${command.usage}\n\nOPTIONS:\n${flagHelp(command.flags)}`,
-      );
+    const usage = () =>
+      `NAME:\n   ${name} ${wanted} - ${entry.help}\n\nUSAGE:\n   ${name} ${wanted} ${command.usage}\n\nOPTIONS:\n${flagHelp(command.flags)}`;
+    if (asked || own[0] === "--help" || own[0] === "-h") {
+      print(usage());
       return 0;
     }
     const warn = (message: string) => writeLog("warning", message, {}, log);
-    return await command.run(own, { root: flags.root ?? defaultRoot(), systemdCgroup: flags["systemd-cgroup"], warn });
+    checkWords(command, own, name, wanted, usage);
+    failure = command.failure;
+    debug(log, `${name} ${words.join(" ")}`);
+    const status = await command.run(own, {
+      root: flags.root ?? defaultRoot(),
+      systemdCgroup: flags["systemd-cgroup"],
+      criu: flags.criu ?? "criu",
+      warn,
+    });
+    debug(log, `${wanted} ends with ${status}`);
+    return status;
   } catch (error) {
-    report(error, log);
-    return failure;
+    report(error, log, failure?.says);
+    return failure?.status ?? 1;
   }
+}
+
+/** @throws ContainerError in runc's words */
+function checkGlobals(flags: Words<typeof GLOBAL_FLAGS>["flags"]): void {
+  const format = flags["log-format"] ?? "text";
+  if (format !== "text" && format !== "json")
+    throw new ContainerError({ message: `invalid log-format: ${format}`, code: "ERR_USAGE" });
+  if (!/^(?:auto|true|false|[tTfF10]|TRUE|FALSE|True|False|)$/.test(flags.rootless ?? ""))
+    throw new ContainerError({ message: `invalid value for --rootless: ${flags.rootless}`, code: "ERR_USAGE" });
+  // a log that cannot be written is said before anything is done
+  if (flags.log !== undefined) appendFileSync(flags.log, "");
+}
+
+/** As runc does: help on the output, and what is wrong on the error stream. @throws ContainerError */
+function checkWords(command: Command, own: readonly string[], name: string, wanted: string, usage: () => string): void {
+  const [least, most] = command.words;
+  const count = parseFlags(command.flags, own).rest.length;
+  if (count >= least && count <= most) return;
+  print(`Incorrect Usage.\n\n${usage()}`);
+  const demand = least === most ? `exactly ${least}` : count < least ? `a minimum of ${least}` : `a maximum of ${most}`;
+  throw new ContainerError({
+    message: `${name}: ${JSON.stringify(wanted)} requires ${demand} argument(s)`,
+    code: "ERR_USAGE",
+  });
 }
 
 function defaultRoot(): string {
@@ -100,20 +158,33 @@ function help(name: string): string {
 interface Log {
   path: string | undefined;
   json: boolean;
+  debug: boolean;
+}
+
+function debug({ path, json, debug: wanted }: Log, msg: string): void {
+  if (!wanted) return;
+  const line = logLine(json, "debug", msg);
+  if (path === undefined) say(line);
+  else appendFileSync(path, `${line}\n`);
+}
+
+function logLine(json: boolean, level: string, msg: string, fields = {}): string {
+  const time = new Date().toISOString();
+  return json
+    ? JSON.stringify({ ...fields, level, msg, time })
+    : `time="${time}" level=${level} msg=${JSON.stringify(msg)}`;
 }
 
 /** One line that engines read: the message in runc's words first; to the log file and to the error stream. */
-function report(error: unknown, log: Log): void {
+function report(error: unknown, log: Log, says?: string): void {
+  const msg = says === undefined ? messageOf(error) : `${says}: ${messageOf(error)}`;
   const fields =
     error instanceof ContainerError ? { step: error.step, errno: error.code, from: error.from, hint: error.hint } : {};
-  writeLog("error", messageOf(error), fields, log);
+  writeLog("error", msg, fields, log);
 }
 
 function writeLog(level: "error" | "warning", msg: string, fields: object, { path, json }: Log): void {
-  const time = new Date().toISOString();
-  const line = json
-    ? JSON.stringify({ ...fields, level, msg, time })
-    : `time="${time}" level=${level} msg=${JSON.stringify(msg)}`;
+  const line = logLine(json, level, msg, fields);
   if (path !== undefined) {
     try {
       appendFileSync(path, `${line}\n`);

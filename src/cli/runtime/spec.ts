@@ -13,6 +13,7 @@ const FLAGS = {
 export const spec: Command = {
   usage: "[command options]",
   flags: FLAGS,
+  words: [0, 0],
   run(words) {
     const { flags } = parseFlags(FLAGS, words);
     const path = `${flags.bundle ?? "."}/config.json`;

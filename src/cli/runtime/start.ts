@@ -6,6 +6,7 @@ import { describe } from "./words.ts";
 export const start: Command = {
   usage: "<container-id>",
   flags: {},
+  words: [1, 1],
   run(words, { root }) {
     const { rest } = parseFlags({}, words);
     const container = Container.open(root, rest[0] ?? "");

@@ -7,6 +7,7 @@ import type { Command } from "./runtime.ts";
 export const state: Command = {
   usage: "<container-id>",
   flags: {},
+  words: [1, 1],
   run(words, { root }) {
     const { rest } = parseFlags({}, words);
     printJson(describeContainer(Container.open(root, rest[0] ?? "")), 2);
