@@ -6,7 +6,7 @@ import { socketIn } from "../kernel/socket.ts";
 import { call } from "../kernel/syscall.ts";
 import { SOCKET_OPTIONS } from "../netlink/message.ts";
 import type { EndpointArgs } from "../plan/step.ts";
-import { parseAddress, parseInterfaceAddress, parseSubnet } from "./address.ts";
+import { parseAddress, parseInterfaceAddress, parseSubnet, type Subnet } from "./address.ts";
 import {
   BRIDGE_NAME,
   type BridgeEndpoint,
@@ -34,7 +34,7 @@ const INTERFACE = "eth0";
 export function reserveEndpoint(data: string, container: string, ports: readonly PortBinding[]): EndpointArgs {
   return locked(data, (state) => {
     const current = usable(state) ?? {
-      ...newBridge(chooseSubnet(withSocket((socket) => endpoint.takenSubnets(socket, BRIDGE_NAME))), bootId()),
+      ...newBridge(withSocket(freeSubnet), bootId()),
       // remembered before it is changed: whoever is killed in between leaves a host that can be put right
       sysctls: endpoint.sysctlsBefore(SYSCTLS),
     };
@@ -51,6 +51,11 @@ export function reserveEndpoint(data: string, container: string, ports: readonly
     };
     return { state: next, result: args };
   });
+}
+
+function freeSubnet(socket: endpoint.NetlinkSocket): Subnet {
+  endpoint.checkUnused(socket, BRIDGE_NAME);
+  return chooseSubnet(endpoint.takenSubnets(socket, BRIDGE_NAME));
 }
 
 /** Host step: bridge and veth pair, and the container's end of it. */

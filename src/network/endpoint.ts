@@ -59,6 +59,19 @@ export function findLink(socket: NetlinkSocket, name: string): link.Link | undef
   return link.decodeLinks(reply.messages)[0];
 }
 
+/** @throws EADDRINUSE when there is a bridge of that name that something is connected to */
+export function checkUnused(socket: NetlinkSocket, bridge: string): void {
+  const links = link.decodeLinks(ask(socket, "list links", link.dumpLinks()).messages);
+  const index = links.find(({ name }) => name === bridge)?.index;
+  const port = index === undefined ? undefined : links.find(({ master }) => master === index);
+  if (port === undefined) return;
+  throw new ContainerError({
+    message: `cannot use bridge ${bridge}: ${port.name} is connected to it, which is none of our containers`,
+    code: "EADDRINUSE",
+    hint: "it may belong to containers of another data directory: remove those first, or use --network host or none",
+  });
+}
+
 /** What the host's routes and addresses take, those of `exceptLink` left out. */
 export function takenSubnets(socket: NetlinkSocket, exceptLink: string): Taken[] {
   const routes = route.decodeRoutes(ask(socket, "list routes", route.dumpRoutes()).messages);

@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { fixtures } from "../../rootfs-fixtures/build.mjs";
 import { Namespace } from "../network/namespace.ts";
 import { results, until } from "../support/bundle.ts";
 import { expectFailure, lastLine, Machine } from "../support/engine.ts";
@@ -200,6 +201,22 @@ test("a subnet that the host routes already is not taken; when all are, that is 
   for (const route of routes) host.run(["ip", "route", "add", route, "via", OUTSIDE]);
   expectFailure(machine.caisson(["run", "--rm", IMAGE, "/bin/true"]), /cannot find a subnet/);
   for (const route of [...routes, "172.30.7.0/24"]) host.run(["ip", "route", "del", route]);
+});
+
+test("a bridge that another data directory's containers are on is left to them", () => {
+  listener("first", "-p", "8080:80");
+  const elsewhere = ["--data", join(machine.directory, "data2"), "--root", join(machine.directory, "run2")];
+  const other = (...words: string[]) => machine.caisson([...elsewhere, ...words]);
+  expect(other("load", fixtures.images.quickstart.docker).status).toBe(0);
+  expectFailure(
+    other("run", "--rm", IMAGE, "/bin/true"),
+    /cannot use bridge caisson0: cv\w+ is connected to it.*another data directory/s,
+  );
+  expect(ask(outside, HOST, 8080)).toMatch(/^probe first /);
+  machine.succeeds(["rm", "-f", "first"]);
+  machine.settle();
+  expect(other("run", "--rm", IMAGE, "/bin/true").status).toBe(0);
+  until("its bridge is gone", () => !host.run(["ip", "-brief", "link"]).includes("caisson0"));
 });
 
 test("the host's loopback is closed to containers (CVE-2020-8558), and rules that somebody changed are cleaned up all the same", async () => {
