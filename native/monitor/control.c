@@ -57,6 +57,13 @@ static int obey(struct monitor *monitor, const struct header *header, int fd)
 		return fd < 0 ? EBADF : console_set_terminal(fd) ? 0 : EINVAL;
 	case MESSAGE_PORT:
 		return hold_port(fd);
+	case MESSAGE_MEMORY:
+		if (monitor->memory_fd >= 0)
+			return EALREADY;
+		if (fd < 0)
+			return EBADF;
+		monitor->memory_fd = fd;
+		return 0;
 	case MESSAGE_STARTED:
 		if (monitor->phase != PHASE_CREATING || monitor->container.pid == 0)
 			return EPROTO;
@@ -124,7 +131,7 @@ void control_serve(struct monitor *monitor)
 				close(fd);
 			control_send(MESSAGE_FAILED, (uint32_t)error, FAILURE_MESSAGE);
 		} else if (fd >= 0 && header.type != MESSAGE_CONTAINER && header.type != MESSAGE_TERMINAL &&
-			   header.type != MESSAGE_PORT) {
+			   header.type != MESSAGE_PORT && header.type != MESSAGE_MEMORY) {
 			close(fd);
 		}
 	}

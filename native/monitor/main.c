@@ -129,7 +129,7 @@ static void record_exit(const struct monitor *monitor, bool drained)
 	log_flush(); /* whoever sees the record can read all of the log */
 	if (!recorded) {
 		recorded = true;
-		write_exit_record(&monitor->container, log_dropped());
+		write_exit_record(&monitor->container, monitor->memory_fd, log_dropped());
 		/* from here the name is free for the monitor of a restarted container */
 		attach_unlink();
 	}
@@ -266,7 +266,7 @@ int main(int argc, char **argv)
 	if (!console_open(&options, stdio))
 		return fail(FAILURE_STDIO);
 
-	struct monitor monitor = {.options = &options, .container_pidfd = -1};
+	struct monitor monitor = {.options = &options, .container_pidfd = -1, .memory_fd = -1};
 	const pid_t init = start_init(&options, stdio);
 	if (init < 0)
 		return fail(FAILURE_FORK);

@@ -51,6 +51,7 @@ struct monitor {
 	enum phase phase;
 	struct child init, container, cleanup;
 	int container_pidfd;
+	int memory_fd; /* memory.oom_control or memory.events; -1 is none */
 	bool creator_gone;
 	bool aborted; /* by the creator, who cleans up itself */
 	bool cleaned; /* by a foreground client */
@@ -115,7 +116,7 @@ bool reap_children(void);
 void kill_children(void);
 
 /* record.c */
-bool write_exit_record(const struct child *container, uint64_t log_dropped);
+bool write_exit_record(const struct child *container, int memory_fd, uint64_t log_dropped);
 
 /* text.c: writes at `to`, which must have room, and returns the end; nothing is NUL-terminated */
 char *put_text(char *to, const char *text);

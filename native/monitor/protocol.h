@@ -20,6 +20,7 @@
  *      │ ──── CONTAINER pid (+ pidfd) ─────────▶ │   as soon as the pid is known
  *      │ ──── TERMINAL (+ master) ─────────────▶ │   with --tty
  *      │ ──── PORT (+ socket), repeated ───────▶ │
+ *      │ ──── MEMORY (+ file) ─────────────────▶ │   once the cgroup is there
  *      │ ◀──────────── INIT_EXITED status ────── │   the first stage, at any time
  *      │ ──── STARTED ─────────────────────────▶ │   the command was executed: output is read from here on
  *      │ ◀───────────────── EXITED status ────── │   at any time after CONTAINER, even before STARTED
@@ -54,7 +55,8 @@ enum message_type {
 	MESSAGE_TERMINAL = 2,  /* with the terminal's master */
 	MESSAGE_PORT = 3,      /* with a bound socket, held until UNPUBLISHED or the monitor's end; MAX_PORTS at most */
 	MESSAGE_STARTED = 4,
-	MESSAGE_ABORT = 5, /* kill all there is and leave without a record or clean-up program */
+	MESSAGE_MEMORY = 6, /* with the cgroup's file that counts who was killed for want of memory */
+	MESSAGE_ABORT = 5,  /* kill all there is and leave without a record or clean-up program */
 
 	/* monitor to creator */
 	MESSAGE_INIT_STARTED = 16, /* value: pid of init, extra: pid of the monitor */

@@ -4,10 +4,24 @@
 
 #include <fcntl.h>
 #include <stdio.h> /* renameat */
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-bool write_exit_record(const struct child *container, uint64_t dropped)
+/* Both versions' files say "oom_kill COUNT" in a line of its own. */
+static bool was_short_of_memory(int fd)
+{
+	static const char key[] = "\noom_kill ";
+	char text[1024];
+	const ssize_t size = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+	if (size <= 0)
+		return false;
+	text[size] = '\0';
+	const char *count = strstr(text, key);
+	return count != NULL && count[sizeof(key) - 1] != '0';
+}
+
+bool write_exit_record(const struct child *container, int memory_fd, uint64_t dropped)
 {
 	const int signal = WIFSIGNALED(container->status) ? WTERMSIG(container->status) : 0;
 	const int status = signal != 0 ? 128 + signal : WEXITSTATUS(container->status);
@@ -18,7 +32,9 @@ bool write_exit_record(const struct child *container, uint64_t dropped)
 	end = put_number(end, (uint64_t)status, 1);
 	end = put_text(end, ",\"signal\":");
 	end = put_number(end, (uint64_t)signal, 1);
-	end = put_text(end, ",\"oomKilled\":false,\"logRecordsDropped\":");
+	end = put_text(end, ",\"oomKilled\":");
+	end = put_text(end, was_short_of_memory(memory_fd) ? "true" : "false");
+	end = put_text(end, ",\"logRecordsDropped\":");
 	end = put_number(end, dropped, 1);
 	end = put_text(end, ",\"finishedAt\":\"");
 	end = put_time(end, &container->exited_at);

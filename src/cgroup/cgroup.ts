@@ -200,8 +200,24 @@ export function currentResources(directories: readonly CgroupDirectory[]): Curre
 
 /** How many processes the kernel has killed for want of memory in this cgroup. */
 export function oomKilled(directories: readonly CgroupDirectory[]): number {
-  const text =
-    readController(directories, "memory", "memory.oom_control") ?? readV2(directories, "memory.events") ?? "";
+  const file = oomFile(directories);
+  const text = file === undefined ? undefined : readIfPresent(file);
+  return text === undefined ? 0 : oomKills(text);
+}
+
+/** The file whose line "oom_kill" counts them; undefined where no hierarchy limits memory. */
+export function oomFile(directories: readonly CgroupDirectory[]): string | undefined {
+  const files = directories.map(({ hierarchy, path }) =>
+    hierarchy.version === 2
+      ? `${path}/memory.events`
+      : hierarchy.controllers.includes("memory")
+        ? `${path}/memory.oom_control`
+        : undefined,
+  );
+  return files.find((file) => file !== undefined && exists(file));
+}
+
+function oomKills(text: string): number {
   return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0);
 }
 

@@ -23,6 +23,8 @@ export interface ExitRecord {
   /** 0 to 255; 128 + signal for a killed one. */
   status: number;
   signal: number;
+  /** Whether the kernel killed a process of it for want of memory; left out where nobody could see. */
+  oomKilled?: boolean;
   /** RFC 3339. */
   finishedAt: string;
 }

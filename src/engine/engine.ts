@@ -1,12 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { oomFile } from "../cgroup/cgroup.ts";
 import { Container, type Running, type Start } from "../container/container.ts";
 import { fitProcess, takeTerminal } from "../container/foreground.ts";
 import { ContainerError } from "../error.ts";
 import type { EngineServices } from "../execute/host.ts";
 import { detectHost } from "../host/host.ts";
 import { resolveUser, type User } from "../image/users.ts";
-import { close } from "../kernel/file.ts";
+import { close, O, open } from "../kernel/file.ts";
 import { permittedCapabilities, wait } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { capabilityNames } from "../linux/capabilities.ts";
@@ -117,7 +118,9 @@ export class Engine {
         takeTerminal: (socket) => monitor.giveTerminal(takeTerminal(socket)),
         adopt: ({ pid, pidfd }: Running) => monitor.announce(pid, pidfd),
       };
-      const { process } = Container.create(this.places.root, definition, start);
+      const { process, container: oci } = Container.create(this.places.root, definition, start);
+      const memory = oomFile(oci.record.cgroups);
+      if (memory !== undefined) monitor.watchMemory(open(memory, O.RDONLY));
       close(process.pidfd);
       const attachment = attach === undefined ? undefined : Attachment.open(directory, { output: true, ...attach });
       this.containers.markStarted(id);

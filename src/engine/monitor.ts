@@ -16,6 +16,7 @@ const TERMINAL = 2;
 const PORT = 3;
 const STARTED = 4;
 const ABORT = 5;
+const MEMORY = 6;
 const INIT_STARTED = 16;
 const FAILED = 18;
 const EXITED = 19;
@@ -125,6 +126,12 @@ export class Monitor {
   giveTerminal(master: number): void {
     send(this.#socket, message(TERMINAL), [master]);
     close(master);
+  }
+
+  /** Gives the file that counts processes killed for want of memory, for the exit record. */
+  watchMemory(file: number): void {
+    send(this.#socket, message(MEMORY), [file]);
+    close(file);
   }
 
   /** The container runs: from now on its output is read, and we may go. */

@@ -415,6 +415,12 @@ describe("limits", () => {
     const limited = (flags: string[], ...actions: string[]) =>
       machine.caisson(["run", "--rm", "--network", "none", ...flags, "caisson/quickstart", "/bin/probe", ...actions]);
     expect(limited(["--memory", "32m"], "--allocate", "128").status).toBe(137);
+    const image = ["--network", "none", "caisson/quickstart", "/bin/probe"];
+    machine.caisson(["run", "--name", "short", "--memory", "32m", ...image, "--allocate", "128"]);
+    expect(machine.inspect("short").State).toMatchObject({ ExitCode: 137, OOMKilled: true });
+    machine.caisson(["run", "--name", "enough", "--memory", "32m", ...image, "--allocate", "4", "--exit", "137"]);
+    expect(machine.inspect("enough").State).toMatchObject({ ExitCode: 137, OOMKilled: false });
+    machine.succeeds(["rm", "short", "enough"]);
     expect(lastLine(limited(["--pids-limit", "8"], "--fork", "40").stdout).actions[0]?.result).toEqual({
       forks: 7,
       stoppedBy: "EAGAIN",

@@ -119,6 +119,10 @@ describe.each(Object.entries(BUILDS))("the monitor, %s,", (build, flags) => {
     expect(await drive("killed")).toMatchObject({ status: 9, record: { status: 137, signal: 9 } });
   });
 
+  test("records whether the kernel killed for want of memory", async () => {
+    expect(await drive("memory")).toEqual([true, false, true]);
+  });
+
   test("sends a client's signal to the container", async () => {
     expect(await drive("signalled")).toEqual({ status: 5 });
   });

@@ -22,7 +22,7 @@ import time
 MONITOR, INIT, SCENARIO, DIRECTORY = sys.argv[1:5]
 BUSYBOX = "/bin/busybox"
 
-CONTAINER, TERMINAL, PORT, STARTED, ABORT = 1, 2, 3, 4, 5
+CONTAINER, TERMINAL, PORT, STARTED, ABORT, MEMORY = 1, 2, 3, 4, 5, 6
 INIT_STARTED, INIT_EXITED, FAILED, EXITED = 16, 17, 18, 19
 SUBSCRIBE, STDIN, STDIN_CLOSE, RESIZE, SIGNAL, CLEANED, UNPUBLISHED = 32, 33, 34, 35, 36, 37, 38
 STDOUT, STDERR, STDIN_READY = 48, 49, 50
@@ -273,6 +273,31 @@ def killed():
     client.finish()
     container.ended()
     return {"status": client.status, "record": record()}
+
+
+def memory():
+    """What the cgroup's file says at the end, and not what it said when it was handed over."""
+    seen = []
+    for before, after in [
+        ("oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
+        ("low 0\nhigh 0\nmax 9\noom 2\noom_kill 0\noom_group_kill 0\n",) * 2,
+        ("low 0\nhigh 0\nmax 9\noom 2\noom_kill 12\noom_group_kill 0\n",) * 2,
+    ]:
+        with open(path("counts"), "w") as file:
+            file.write(before)
+        container = shell("read line", flags=["--stdin"]).learn().announce().go()
+        with open(path("counts")) as file:
+            send(container.control, MEMORY, fd=file.fileno())
+        send(container.control, STARTED)
+        client = Client(ALL | INPUT)
+        client.read_until(lambda c: c.credit)
+        with open(path("counts"), "w") as file:
+            file.write(after)
+        send(client.socket, STDIN, data=b"\n")
+        client.finish()
+        container.ended()
+        seen.append(record()["oomKilled"])
+    return seen
 
 
 def signalled():

@@ -218,7 +218,7 @@ function atTerminal(
 export interface Inspected {
   Id: string;
   Name: string;
-  State: { Status: string; Running: boolean; Pid: number; ExitCode: number; FinishedAt: string };
+  State: { Status: string; Running: boolean; Pid: number; OOMKilled: boolean; ExitCode: number; FinishedAt: string };
   Config: { Env: string[]; Hostname: string; Image: string; Cmd: string[]; User: string };
   HostConfig: { AutoRemove: boolean; Memory: number; NetworkMode: string };
   NetworkSettings: { IPAddress: string };

@@ -24,6 +24,7 @@ export const defineInspect: Define = (program, { engine }) => {
               Running: running,
               Paused: status === "paused",
               Pid: running ? engine().running(container).record.pid : 0,
+              OOMKilled: exit?.oomKilled ?? false,
               ExitCode: exit?.status ?? 0,
               FinishedAt: exit?.finishedAt ?? "0001-01-01T00:00:00Z",
             },
