@@ -17,6 +17,7 @@ import stat
 import struct
 import subprocess
 import sys
+import termios
 import time
 
 MONITOR, INIT, SCENARIO, DIRECTORY = sys.argv[1:5]
@@ -649,10 +650,18 @@ def terminal():
 
 def firstsize():
     container = shell("stty size", mode="tty", flags=["--tty"])
-    client = Client()
-    send(client.socket, RESIZE, 11, 22)
-    time.sleep(0.1)
-    container.start()
+    client, sizer = Client(), Client(0)
+    send(sizer.socket, RESIZE, 11, 22)
+    send(sizer.socket, UNPUBLISHED)
+    while sizer.take() is not None:  # from here the monitor has read the size
+        pass
+    container.learn()
+    master = os.dup(container.terminal)
+    container.announce()
+    assert until(lambda: termios.tcgetwinsize(master) == (11, 22))
+    os.close(master)
+    container.go()
+    send(container.control, STARTED)
     client.finish()
     container.ended()
     return {"out": client.out.decode()}
