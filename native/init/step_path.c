@@ -40,12 +40,13 @@ long step_protect_path(struct run *run, const union plan_arg *arg)
 	return sys(run, __NR_close, target);
 }
 
-/* An engine may have made the device already: it must be one of the same kind, not a link or a file. */
-static long check_device(struct run *run, long parent, const char *name, uint64_t mode)
+/* An engine may have made the device already: it must be the same one, not a link, a file, or another device. */
+static long check_device(struct run *run, long parent, const char *name, uint64_t mode, uint64_t device)
 {
 	struct stat seen;
 	RESULT(sys(run, __NR_newfstatat, parent, name, &seen, AT_SYMLINK_NOFOLLOW));
-	return (seen.st_mode & S_IFMT) == (mode & S_IFMT) ? 0 : -EEXIST;
+	bool same = (seen.st_mode & S_IFMT) == (mode & S_IFMT) && (S_ISFIFO(mode) || seen.st_rdev == device);
+	return same ? 0 : -EEXIST;
 }
 
 long step_make_device(struct run *run, const union plan_arg *arg)
@@ -56,7 +57,7 @@ long step_make_device(struct run *run, const union plan_arg *arg)
 	RESULT(parent);
 	long made = sys(run, __NR_mknodat, parent, name, mode, arg[3].number);
 	if (made == -EEXIST) {
-		RESULT(check_device(run, parent, name, mode));
+		RESULT(check_device(run, parent, name, mode, arg[3].number));
 	} else {
 		RESULT(made);
 		RESULT(sys(run, __NR_fchownat, parent, name, owner >> 32, owner & 0xffffffff, AT_SYMLINK_NOFOLLOW));

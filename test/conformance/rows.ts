@@ -193,7 +193,7 @@ export const SECTIONS = {
     keyring: "a session keyring of its own",
     "own binary": "its own executable cannot be reached from a container (CVE-2019-5736)",
     openat2: "paths are looked up beneath the root",
-    "own procfs": later("what is written to proc goes through a proc of its own"),
+    "own procfs": "what is written to proc goes through a proc of its own",
     CLONE_INTO_CGROUP: later("a process is born in its cgroup"),
     "cgroup.kill": later("all processes at once"),
     OPEN_TREE_NAMESPACE: {

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 
 /** What a container could leave on the host, a line each. */
 export interface HostSnapshot {
@@ -66,15 +66,19 @@ function firewallRules(): string[] {
   }
 }
 
-/** "pid name" of the processes whose name matches; zombies do not count, they are their parent's to reap. */
+/**
+ * "pid name" of the processes whose name matches: the first word of the command line, as the kernel names what was
+ * executed by descriptor after the file. Zombies do not count, they are their parent's to reap.
+ */
 export function processesNamed(name: RegExp): string[] {
   return readdirSync("/proc")
     .filter((entry) => /^\d+$/.test(entry))
     .flatMap((pid) => {
       try {
         const status = readFileSync(`/proc/${pid}/status`, "utf8");
-        const comm = /^Name:\t(.*)$/m.exec(status)?.[1] ?? "";
-        return name.test(comm) && !/^State:\tZ/m.test(status) ? [`${pid} ${comm}`] : [];
+        const [word = ""] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+        const called = basename(word);
+        return name.test(called) && !/^State:\tZ/m.test(status) ? [`${pid} ${called}`] : [];
       } catch {
         return [];
       }

@@ -78,14 +78,19 @@ export const exec: Command = {
   },
 };
 
+/** 2^32-1 means "as it is" to the kernel, and what is larger is cut off: both would be root (CVE-2024-40635). */
+function isId(text: string): boolean {
+  return Number(text) <= 0x7fff_ffff;
+}
+
 /** The container's own process, with what the flags change. */
 function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: Process = { cwd: "/" }): Process {
   if (args.length === 0) throw new ContainerError({ message: "process args cannot be empty", code: "ERR_USAGE" });
   const [, uid, gid] = /^(\d+)(?::(\d+))?$/.exec(flags.user ?? "") ?? [];
-  if (flags.user !== undefined && uid === undefined)
+  if (flags.user !== undefined && (uid === undefined || ![uid, gid ?? uid].every(isId)))
     throw new ContainerError({ message: `bad value for --user: ${flags.user}: use <uid>[:<gid>]`, code: "ERR_USAGE" });
   const gids = flags["additional-gids"].map((text) => {
-    if (!/^\d+$/.test(text))
+    if (!/^\d+$/.test(text) || !isId(text))
       throw new ContainerError({ message: `bad value for --additional-gids: ${text}`, code: "ERR_USAGE" });
     return Number(text);
   });
