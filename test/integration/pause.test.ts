@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import {
   alive,
   type Bundle,
@@ -44,6 +45,7 @@ function pause({ id }: Bundle): void {
 }
 
 test("pause stops every process, and resume lets them go on", () => {
+  covers("pause");
   const bundle = idle();
   const { pid } = state(bundle);
   expect(frozen(pid)).toBe(false);
@@ -115,6 +117,7 @@ test("a container that is paused before it was started is not started", () => {
 });
 
 test("exec in a paused container is refused, or waits for it to be resumed if asked to", () => {
+  covers("exec --ignore-paused");
   const bundle = idle();
   pause(bundle);
   expect(exec(bundle, ["/bin/probe", "--exit", "7"])).toMatchObject({
@@ -166,6 +169,7 @@ test("deletion by force does not wait for a start that does not end", () => {
 });
 
 test("kill --all reaches every process, and is content when there is none", () => {
+  covers("kill --all");
   const bundle = makeBundle(
     (spec) => {
       spec.process.args = ["/bin/sh", "-c", "sleep 50 & sleep 60 & wait"];

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import {
   alive,
   type Bundle,
@@ -42,6 +43,7 @@ function limitsOf(bundle: Bundle): { [file: string]: string } {
 
 describe("update", () => {
   test("changes what a flag names, and nothing else", ({ skip }) => {
+    covers("update flags");
     skip(!version1, "reads the files of cgroup version 1");
     const bundle = idle((spec) => {
       spec.linux.resources = { cpu: { shares: 700 }, memory: { limit: 128 << 20 } };
@@ -76,6 +78,7 @@ describe("update", () => {
   });
 
   test("reads a file, or the standard input, in the form of linux.resources", ({ skip }) => {
+    covers("update --resources");
     skip(!version1, "reads the files of cgroup version 1");
     const bundle = idle();
     const path = join(bundle.path, "resources.json");
@@ -131,6 +134,7 @@ describe("update", () => {
 
 describe("ps", () => {
   test("shows the container's processes alone, as ps(1) is asked to", () => {
+    covers("ps flags");
     const bundle = makeBundle(
       (spec) => {
         spec.process.args = ["/bin/sh", "-c", "sleep 50 & sleep 60 & wait"];
@@ -183,6 +187,7 @@ describe("events", () => {
       .map((line) => JSON.parse(line));
 
   test("--stats says once what the kernel has counted", ({ skip }) => {
+    covers("events --stats");
     skip(!version1, "reads the files of cgroup version 1");
     const bundle = idle((spec) => {
       spec.linux.resources = { memory: { limit: 64 << 20 } };
@@ -204,6 +209,7 @@ describe("events", () => {
   });
 
   test("come at an interval until the container ends", () => {
+    covers("events --interval");
     const bundle = idle();
     const path = join(bundle.path, "events");
     const watching = startRuntime(["events", "--interval", "50ms", bundle.id], { output: path });
@@ -218,6 +224,7 @@ describe("events", () => {
   });
 
   test("tell that the container has run out of memory", ({ skip }) => {
+    covers("events --interval");
     skip(!version1, "limits swap by cgroup version 1");
     const bundle = makeBundle(
       (spec) => {
