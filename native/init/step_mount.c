@@ -100,9 +100,10 @@ long step_set_mount_attributes(struct run *run, const union plan_arg *arg)
 
 long step_clone_own(struct run *run, const union plan_arg *arg)
 {
-	long mount = sys(run, __NR_open_tree, AT_FDCWD, arg[0].string, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	long mount = sys(run, __NR_open_tree, AT_FDCWD, arg[0].string,
+			 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (arg[1].number != 0 ? AT_RECURSIVE : 0));
 	RESULT(mount);
-	run->slots[arg[1].slot] = (int)mount;
+	run->slots[arg[2].slot] = (int)mount;
 	return mount;
 }
 

@@ -7,13 +7,14 @@ import { awaitChange, awaitExits, type EngineServices, type HostContext, removeC
 import type { Launcher } from "../execute/init.ts";
 import { resume, resumesWithHost } from "../execute/resume.ts";
 import { makeAnonymousTrace, makeTrace, openTrace, readTrace } from "../execute/trace-file.ts";
-import { detectHost } from "../host/host.ts";
+import { detectHost, setgroupsOf } from "../host/host.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
 import { bootId, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
+import { containerCgroups } from "../plan/cgroup.ts";
 import { resourceWrites } from "../plan/cgroup-files.ts";
-import { type CgroupDirectory, cgroupDirectories } from "../plan/cgroup-layout.ts";
+import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
 import { promiseHooks } from "../plan/hooks.ts";
@@ -104,7 +105,7 @@ export class Container {
       annotations: spec.annotations ?? {},
       promises: (spec.hooks?.poststop ?? []).length > 0,
       resumes: resumesWithHost(plan),
-      cgroups: cgroupDirectories(host.cgroups, spec.linux?.cgroupsPath, id),
+      cgroups: containerCgroups(whole, host),
     };
     try {
       store.write(record);
@@ -342,6 +343,7 @@ export class Container {
         spec,
         cgroups: cgroups ?? record.cgroups,
         preserved: preserved.length,
+        setgroups: setgroupsOf(record.pid),
         ...userFacts({ spec: { ...spec, process }, bundle: record.bundle, pid: record.pid }),
         ...(console === undefined ? {} : { console }),
       },

@@ -12,6 +12,7 @@ import type { EndpointArgs, HostArgs, HostStep, HostStepName, UnionArgs } from "
 import type { Status } from "../spec/spec.ts";
 import { OCI_VERSION } from "../spec/template.ts";
 import { runHook } from "./hook.ts";
+import { mapByHelper, writeIdFile } from "./id-map.ts";
 
 const EPIPE = 32;
 
@@ -111,14 +112,9 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   },
   listen: { run: ({ slot }, { slots, directory }) => slots.set(slot, listenIn(directory, "start.sock")) },
   startInit: { run: () => undefined },
-  mapIds: {
-    run: ({ kind, map }, { process }) => {
-      const file = open(`/proc/${process?.pid}/${kind}_map`, O.WRONLY);
-      const bytes = Buffer.from(map);
-      call("write", file, bytes, bytes.length);
-      call("close", file);
-    },
-  },
+  denySetgroups: { run: (_, { process }) => writeIdFile(process?.pid ?? 0, "setgroups", "deny") },
+  mapIds: { run: ({ kind, map }, { process }) => writeIdFile(process?.pid ?? 0, `${kind}_map`, map) },
+  mapIdsByHelper: { run: ({ kind, map }, { process }) => mapByHelper(process?.pid ?? 0, kind, map) },
   makeEndpoint: {
     run: (args, { process, services }) => offered(services).makeEndpoint(args, process?.pid ?? 0),
     undo: (args, { services }) => services?.removeEndpoint(args),

@@ -1,8 +1,15 @@
 import { readFileSync } from "node:fs";
-import { arch } from "node:process";
+import { arch, getegid, geteuid } from "node:process";
 import { ContainerError } from "../error.ts";
-import { parseCgroupLayout } from "../plan/cgroup-layout.ts";
-import type { Host } from "../plan/host.ts";
+import { AT_FDCWD } from "../kernel/file.ts";
+import { permittedCapabilities } from "../kernel/process.ts";
+import { tryCall } from "../kernel/syscall.ts";
+import { type CgroupLayout, parseCgroupLayout, startingPoint } from "../plan/cgroup-layout.ts";
+import type { Host, Rootless } from "../plan/host.ts";
+
+const W_OK = 2;
+/** CAP_SETGID and CAP_SETUID. */
+const MAPPER = (1n << 6n) | (1n << 7n);
 
 let known: Host | undefined;
 
@@ -15,13 +22,61 @@ export function detectHost(): Host {
 function lookAtHost(): Host {
   if (arch !== "x64" && arch !== "arm64")
     throw new ContainerError({ message: `Caisson does not know the architecture ${arch}`, code: "ENOEXEC" });
+  const cgroups = parseCgroupLayout(
+    readFileSync("/proc/self/mountinfo", "utf8"),
+    readFileSync("/proc/self/cgroup", "utf8"),
+    v2Controllers(),
+  );
+  const rootless = lookAtCaller();
   return {
     machine: arch === "x64" ? "x86_64" : "aarch64",
-    cgroups: parseCgroupLayout(
-      readFileSync("/proc/self/mountinfo", "utf8"),
-      readFileSync("/proc/self/cgroup", "utf8"),
-      v2Controllers(),
-    ),
+    cgroups: rootless === undefined ? cgroups : markDelegated(cgroups),
+    ...(rootless === undefined ? {} : { rootless }),
+  };
+}
+
+/** Whether we are root of a user namespace other than the first: its map leaves ids out, or the kernel has none. */
+export function inUserNamespace(): boolean {
+  try {
+    return !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync("/proc/self/uid_map", "latin1"));
+  } catch {
+    return false;
+  }
+}
+
+function lookAtCaller(): Rootless | undefined {
+  const uid = geteuid?.() ?? 0;
+  if (uid === 0 && !inUserNamespace()) return;
+  const held = permittedCapabilities();
+  return {
+    uid,
+    gid: getegid?.() ?? 0,
+    mapper: (held & MAPPER) === MAPPER,
+    setgroups: setgroupsOf("self"),
+  };
+}
+
+/** Whether processes of a process's user namespace may call setgroups(2): user_namespaces(7). */
+export function setgroupsOf(pid: number | "self"): "allow" | "deny" {
+  try {
+    return readFileSync(`/proc/${pid}/setgroups`, "latin1").trim() === "deny" ? "deny" : "allow";
+  } catch {
+    return "allow";
+  }
+}
+
+/** Where we may make cgroups, and move a process of ours there: on version 2 the common ancestor decides, too. */
+function markDelegated(layout: CgroupLayout): CgroupLayout {
+  const writable = (path: string) => tryCall("faccessat", AT_FDCWD, path, W_OK) >= 0;
+  return {
+    ...layout,
+    hierarchies: layout.hierarchies.map((hierarchy) => {
+      const start = startingPoint(layout, hierarchy);
+      return {
+        ...hierarchy,
+        delegated: writable(start) && (hierarchy.version === 1 || writable(`${start}/cgroup.procs`)),
+      };
+    }),
   };
 }
 

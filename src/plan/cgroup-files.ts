@@ -40,6 +40,7 @@ const DEFAULT_PERIOD_US = 100_000;
  * see deviceFilterDirectory.
  * @param current given when a running container is updated: it decides the order where new and old limits could
  *   contradict each other; device rules are left as they are then
+ * @param options devices: whether device rules are wanted; version 1 has some where none are given
  * @throws ContainerError ERR_SPEC for what cannot be expressed or has no controller, with its JSON pointer
  */
 export function resourceWrites(
@@ -47,6 +48,7 @@ export function resourceWrites(
   directories: readonly CgroupDirectory[],
   resources: Resources = {},
   current?: CurrentResources,
+  { devices = true } = {},
 ): ResourceWrite[] {
   const writes: ResourceWrite[] = [];
   /** Drafts for whichever version has the controller; v2 names it differently in one case (io). */
@@ -56,14 +58,17 @@ export function resourceWrites(
     for (const each of drafts) {
       if (directory !== undefined) writes.push({ directory: directory.path, ...each });
       else if (each.optional === undefined)
-        throw unsupported(each.from, `there is no cgroup controller for ${each.file}`);
+        throw layout.hierarchies.some(({ controllers }) => controllers.includes(v1Name) || controllers.includes(v2Name))
+          ? notOurs(layout, v1Name, each.from)
+          : unsupported(each.from, `there is no cgroup controller for ${each.file}`);
     }
   };
   const { memory = {}, cpu = {}, blockIO = {}, pids, unified } = resources;
 
   if (current === undefined) {
     writes.push(...cpusetInheritance(directories, cpu));
-    if (holderOf(directories, "devices", 1) !== undefined) serve("devices", "devices", () => deviceDrafts(resources));
+    if (devices && holderOf(directories, "devices", 1) !== undefined)
+      serve("devices", "devices", () => deviceDrafts(resources));
   }
   serve("cpuset", "cpuset", () => cpusetDrafts(cpu));
   serve("cpu", "cpu", (version) => (version === 1 ? cpuDraftsV1(cpu, current) : cpuDraftsV2(cpu, current)));
@@ -437,6 +442,15 @@ function maxText(value: Integer64): string {
 /** RFC 6901: a slash in a name would end it. */
 function pointerToken(name: string): string {
   return name.replaceAll("~", "~0").replaceAll("/", "~1");
+}
+
+/** The controller is there, but its hierarchy was not given to this user: runc's words. */
+function notOurs({ mode }: CgroupLayout, controller: string, from: string): ContainerError {
+  const message =
+    mode === "v2"
+      ? "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+      : `cannot set ${controller} limit: container could not join or create cgroup`;
+  return new ContainerError({ message, code: "ERR_SPEC", from });
 }
 
 function unsupported(from: string, reason: string): ContainerError {

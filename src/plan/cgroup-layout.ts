@@ -9,6 +9,8 @@ export type CgroupHierarchy = {
   mountPoint: string;
   /** Our own cgroup as a path beneath the mount point, "/" for the mount point itself. */
   ownPath: string;
+  /** Whether a caller without privileges may make cgroups where relative paths count from; absent for others. */
+  delegated?: boolean;
 };
 
 /** "hybrid" is version 1 with a version 2 hierarchy beside it. */
@@ -66,10 +68,15 @@ export function cgroupDirectories(
     });
   }
   return layout.hierarchies.map((hierarchy) => {
-    const own = hierarchy.ownPath.split("/").filter((name) => name !== "");
-    const base = wanted.startsWith("/") ? [] : layout.mode === "v2" ? own.slice(0, -1) : own;
-    return { hierarchy, path: [hierarchy.mountPoint, ...base, ...names].join("/") };
+    const base = wanted.startsWith("/") ? hierarchy.mountPoint : startingPoint(layout, hierarchy);
+    return { hierarchy, path: [base, ...names].join("/") };
   });
+}
+
+/** The directory from which relative paths of cgroups count. */
+export function startingPoint({ mode }: Pick<CgroupLayout, "mode">, { mountPoint, ownPath }: CgroupHierarchy): string {
+  const own = ownPath.split("/").filter((name) => name !== "");
+  return [mountPoint, ...(mode === "v2" ? own.slice(0, -1) : own)].join("/");
 }
 
 /** From the mount point (or the child of it) down to the directory itself: outermost first. */

@@ -9,18 +9,27 @@ import type { Step } from "./step.ts";
 
 const FROM = "/spec/linux/cgroupsPath";
 
-function directoriesOf({ spec, id }: Definition, host: Host): CgroupDirectory[] {
-  return cgroupDirectories(host.cgroups, spec.linux?.cgroupsPath, id);
+/**
+ * The container's directories. Without privileges those that may not be made are left out, unless a path was asked
+ * for; what needs limits fails later, for want of them: as runc has it.
+ */
+export function containerCgroups({ spec, id, cgroupManager }: Definition, host: Host): CgroupDirectory[] {
+  const directories = cgroupDirectories(host.cgroups, spec.linux?.cgroupsPath, id);
+  const lenient = cgroupManager?.rootless ?? host.rootless !== undefined;
+  if (!lenient || (spec.linux?.cgroupsPath ?? "") !== "") return directories;
+  return directories.filter(({ hierarchy }) => hierarchy.delegated !== false);
 }
 
 /** The container's cgroup in every hierarchy, with its limits set before anything is in there. */
 export function createCgroup(definition: Definition, host: Host): Step[] {
-  const directories = directoriesOf(definition, host);
+  const directories = containerCgroups(definition, host);
   const resources = definition.spec.linux?.resources ?? {};
-  const filtered = deviceFilterDirectory(directories);
+  // only root of the first user namespace may restrict devices; the others' containers can make none
+  const devices = host.rootless === undefined;
+  const filtered = devices ? deviceFilterDirectory(directories) : undefined;
   return [
     ...directories.map(({ path }): Step => ({ name: "makeCgroup", args: { path }, from: FROM })),
-    ...resourceWrites(host.cgroups, directories, resources).map(
+    ...resourceWrites(host.cgroups, directories, resources, undefined, { devices }).map(
       ({ from, ...write }): Step => ({ name: "writeCgroup", args: write, from: `/spec${from}` }),
     ),
     ...(filtered === undefined
@@ -37,7 +46,7 @@ export function createCgroup(definition: Definition, host: Host): Step[] {
 
 /** The ways into the cgroups: version 1's file of threads, version 2's directory. */
 export function openCgroups(definition: Definition, host: Host): Step[] {
-  return openDirectories(directoriesOf(definition, host));
+  return openDirectories(containerCgroups(definition, host));
 }
 
 export function openDirectories(directories: readonly CgroupDirectory[]): Step[] {
@@ -64,5 +73,5 @@ export function cloneIntoCgroups(namespaces: number, directories: readonly Cgrou
 
 /** One clone for all new namespaces but those that must be left first. */
 export function cloneProcess(definition: Definition, host: Host): Step[] {
-  return cloneIntoCgroups(newNamespaces(definition.spec), directoriesOf(definition, host), "/spec/linux/namespaces");
+  return cloneIntoCgroups(newNamespaces(definition.spec), containerCgroups(definition, host), "/spec/linux/namespaces");
 }

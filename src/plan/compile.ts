@@ -6,15 +6,24 @@ import { makeDevices, openDevices } from "./devices.ts";
 import { takeTurns } from "./encode.ts";
 import { hostHooks, initHooks, openHookStates, promiseHooks } from "./hooks.ts";
 import type { Host } from "./host.ts";
-import { becomeRoot, mapIdentities } from "./identity.ts";
+import { becomeRoot, mapIdentities, offerMaps, setgroupsDenied, withdrawMaps } from "./identity.ts";
 import { limitResources, listMask, setMachineView, setOomScore } from "./limits.ts";
 import { mountFilesystems, openSources } from "./mounts.ts";
-import { joinNamespaces, leaveCgroup, nameMachine, openNamespaces, shiftClocks } from "./namespaces.ts";
+import {
+  isNew,
+  joinNamespaces,
+  leaveCgroup,
+  nameMachine,
+  openNamespaces,
+  shiftClocks,
+  userPlace,
+} from "./namespaces.ts";
 import { connectNetwork, raiseLoopback } from "./network.ts";
 import { hidePaths } from "./paths.ts";
 import { dropPrivileges, filterSyscalls } from "./privileges.ts";
 import { execute, findExecutable } from "./process.ts";
-import { attachRoot, changeRoot, makeWorkingDirectory, openMappedRoot, openRoot } from "./rootfs.ts";
+import { attachRoot, changeRoot, leaveMounts, makeWorkingDirectory, openMappedRoot, openRoot } from "./rootfs.ts";
+import { bindSharedViews, cloneInside, refuseUnmapped } from "./rootless.ts";
 import type { Plan, Step } from "./step.ts";
 import { setSysctls } from "./sysctl.ts";
 import { attachTerminal, openConsole } from "./terminal.ts";
@@ -24,38 +33,46 @@ import { refuseUnsupported } from "./unsupported.ts";
 const NO_PROCESS: Process = { cwd: "/" };
 
 /** The order of isolation. Read this to know what happens, and when. */
-export function compile(definition: Definition, host: Host): Plan {
+export function compile(given: Definition, host: Host): Plan {
+  const definition = { ...given, spec: bindSharedViews(given.spec, host) };
   const { spec, start, preserved, home } = definition;
   const process = spec.process ?? NO_PROCESS;
   const seccomp = spec.linux?.seccomp;
   refuseUnsupported(spec, process);
+  refuseUnmapped(spec, process, host);
+  const trees = [...openRoot(definition), ...openSources(definition), ...openDevices(spec, host)];
+  const inside = host.rootless !== undefined;
+  const late = inside && isNew(spec, "user");
   return takeTurns([
     ...promiseHooks(spec),
     ...createCgroup(definition, host),
     ...openCgroups(definition, host),
-    ...openRoot(definition),
-    ...openSources(definition),
-    ...openDevices(spec),
+    ...(inside ? [] : trees),
     ...openNamespaces(spec),
     ...openConsole(process, definition.console),
     ...listenForStart(start),
     ...startInit(preserved),
 
     ...setOomScore(process),
-    ...joinNamespaces(spec),
-    ...shiftClocks(spec),
+    ...joinNamespaces(spec, host),
+    ...(late ? [] : shiftClocks(spec)),
+    ...offerMaps(spec, host),
     ...cloneProcess(definition, host),
 
-    ...mapIdentities(spec),
+    ...mapIdentities(spec, host),
     ...openMappedRoot(definition),
 
+    ...(late ? shiftClocks(spec) : []),
+    ...withdrawMaps(spec, host),
     ...becomeRoot(spec),
     ...leaveCgroup(spec),
     ...newSession(definition),
     ...raiseLoopback(definition),
+    ...leaveMounts(spec),
+    ...(inside ? cloneInside(trees) : []),
     ...attachRoot(spec),
     ...mountFilesystems(definition, host),
-    ...makeDevices(spec),
+    ...makeDevices(spec, host),
     ...makeWorkingDirectory(spec),
 
     ...connectNetwork(definition),
@@ -70,9 +87,9 @@ export function compile(definition: Definition, host: Host): Plan {
     ...changeRoot(definition),
     ...nameMachine(spec),
     ...setMachineView(spec),
-    ...dropPrivileges(process, seccomp),
+    ...dropPrivileges(process, seccomp, setgroupsDenied(spec, host)),
     ...findExecutable(process),
-    ...waitForStart(start),
+    ...waitForStart(start, late && isNew(spec, "pid")),
     ...initHooks(spec, "startContainer"),
     ...keepDescriptors(preserved),
     ...filterSyscalls(process, seccomp, host, start === "now" ? "creating" : "created"),
@@ -83,14 +100,10 @@ export function compile(definition: Definition, host: Host): Plan {
 
 /** A further process in a container that runs: the same steps, but everything is joined instead of made. */
 export function compileExec(definition: ExecDefinition, host: Host): Plan {
-  const { process, spec, cgroups, preserved, home } = definition;
+  const { process, spec, cgroups, preserved, home, setgroups } = definition;
   const seccomp = spec.linux?.seccomp;
   refuseUnsupported(spec, process);
-  const namespaces = (spec.linux?.namespaces ?? []).map(({ type }) => type).filter((type) => type !== "user");
-  const types = [
-    ...namespaces,
-    ...(spec.linux?.namespaces?.some(({ type }) => type === "user") ? (["user"] as const) : []),
-  ];
+  const types = userPlace(spec.linux?.namespaces ?? [], host).map(({ type }) => type);
   return takeTurns([
     ...types.map(
       (type): Step => ({
@@ -123,7 +136,7 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     ...(types.includes("mount") ? [] : [{ name: "changeRoot" as const, args: { root: "root" }, from: "/spec/root" }]),
     { name: "closeSlot", args: { file: "root" }, from: "/spec/root" },
     ...setMachineView(spec),
-    ...dropPrivileges(process, seccomp),
+    ...dropPrivileges(process, seccomp, setgroups === "deny"),
     ...findExecutable(process),
     { name: "dieWithParent", args: { signal: 0 }, from: "/spec/process" },
     ...keepDescriptors(preserved),
@@ -153,13 +166,22 @@ function newSession({ keyring }: Definition): Step[] {
     : [{ name: "joinKeyring", args: { name: keyring }, from: "/spec/process" }, session];
 }
 
-/** From here on the creator may go; the container is there for other commands. */
-function waitForStart(start: Definition["start"]): Step[] {
-  const alone: Step = { name: "dieWithParent", args: { signal: 0 }, from: "/spec" };
+/**
+ * From here on the creator may go; the container is there for other commands.
+ * @param alone whether no other container sees the process: then its user may open its namespaces, as exec must
+ */
+function waitForStart(start: Definition["start"], alone: boolean): Step[] {
+  const live: Step = { name: "dieWithParent", args: { signal: 0 }, from: "/spec" };
+  const open: Step = { name: "setDumpable", args: { dumpable: 1 }, from: "/spec" };
   const record: Step = { name: "recordCreated", args: {}, from: "/spec" };
   return start === "now"
-    ? [record, alone]
-    : [alone, record, { name: "awaitStart", args: { listener: "start", started: "starter" }, from: "/spec" }];
+    ? [record, live]
+    : [
+        live,
+        ...(alone ? [open] : []),
+        record,
+        { name: "awaitStart", args: { listener: "start", started: "starter" }, from: "/spec" },
+      ];
 }
 
 function keepDescriptors(preserved: number): Step[] {

@@ -21,8 +21,15 @@ export interface Definition {
   console?: { socket: string } | "creator";
   /** Name of the session keyring; absent: the caller's is kept. */
   keyring?: string;
+  /** How cgroups are managed, where that is not as the host suggests. */
+  cgroupManager?: CgroupManager;
   /** chroot instead of pivot_root, for a root that is a ramfs. */
   noPivot?: boolean;
+}
+
+export interface CgroupManager {
+  /** Whether a container may do without cgroups that its user may not make; as a caller without privileges may. */
+  rootless?: boolean;
 }
 
 /** A further process in a container that runs. */
@@ -34,6 +41,8 @@ export interface ExecDefinition {
   /** The container's first process, by which its namespaces are found. */
   pid: number;
   cgroups: readonly CgroupDirectory[];
+  /** Whether the container's user namespace keeps its processes from changing their additional groups. */
+  setgroups: "allow" | "deny";
   home?: string;
   preserved: number;
   console?: { socket: string } | "creator";

@@ -1,4 +1,5 @@
 import type { Device, Spec } from "../spec/spec.ts";
+import type { Host } from "./host.ts";
 import { isShared } from "./namespaces.ts";
 import { normalPath } from "./path.ts";
 import type { Step } from "./step.ts";
@@ -47,9 +48,13 @@ function hasOwnDev({ mounts = [] }: Spec): boolean {
   );
 }
 
+function bindsDevices(spec: Spec, { rootless }: Host): boolean {
+  return rootless !== undefined || !isShared(spec, "user");
+}
+
 /** In a user namespace no device can be made, so the host's nodes are bound: never those of the container's own tree. */
-export function openDevices(spec: Spec): Step[] {
-  if (isShared(spec, "user") || !hasOwnDev(spec)) return [];
+export function openDevices(spec: Spec, host: Host): Step[] {
+  if (!bindsDevices(spec, host) || !hasOwnDev(spec)) return [];
   return wantedDevices(spec).flatMap(({ device, from }): Step[] =>
     device.type === "p"
       ? []
@@ -72,9 +77,9 @@ export function openDevices(spec: Spec): Step[] {
 }
 
 /** Devices and the links beside them, in the /dev that the spec mounted. */
-export function makeDevices(spec: Spec): Step[] {
+export function makeDevices(spec: Spec, host: Host): Step[] {
   if (!hasOwnDev(spec)) return [];
-  const bound = !isShared(spec, "user");
+  const bound = bindsDevices(spec, host);
   const devices = wantedDevices(spec).map(({ device, from }): Step => {
     const path = normalPath(device.path);
     if (bound && device.type !== "p")

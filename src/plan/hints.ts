@@ -7,6 +7,9 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   setLimit: {
     EPERM: "raising a hard limit needs CAP_SYS_RESOURCE: ask for at most the hard limit that you have (ulimit -H)",
   },
+  setOomScore: {
+    EACCES: "a score below one's own needs CAP_SYS_RESOURCE: ask for at least what /proc/self/oom_score_adj says",
+  },
   makeFilesystem: {
     ENODEV: (step) =>
       step.name === "makeFilesystem"

@@ -4,4 +4,16 @@ import type { CgroupLayout } from "./cgroup-layout.ts";
 export interface Host {
   machine: "x86_64" | "aarch64";
   cgroups: CgroupLayout;
+  /** Who the caller is, unless it is root of the first user namespace. */
+  rootless?: Rootless;
+}
+
+/** A caller to whom the kernel gives power only inside of user namespaces: user_namespaces(7). */
+export interface Rootless {
+  uid: number;
+  gid: number;
+  /** It holds CAP_SETUID and CAP_SETGID: root of a user namespace that somebody made for it, such as podman. */
+  mapper: boolean;
+  /** What /proc/self/setgroups says; a new user namespace inherits "deny". */
+  setgroups: "allow" | "deny";
 }

@@ -1,6 +1,7 @@
 import { MOUNT_ATTR, PROPAGATION, parseMountOptions } from "../linux/mount-options.ts";
-import type { Mount, Spec } from "../spec/spec.ts";
-import { type CgroupDirectory, cgroupDirectories } from "./cgroup-layout.ts";
+import type { Mount } from "../spec/spec.ts";
+import { containerCgroups } from "./cgroup.ts";
+import type { CgroupDirectory, CgroupHierarchy } from "./cgroup-layout.ts";
 import type { Definition } from "./definition.ts";
 import type { Host } from "./host.ts";
 import { isNew } from "./namespaces.ts";
@@ -8,9 +9,9 @@ import { joinPath, normalPath } from "./path.ts";
 import type { Step } from "./step.ts";
 
 const slotOf = (at: number) => `mounts/${at}`;
-const fromOf = (at: number) => `/spec/mounts/${at}`;
+export const fromOf = (at: number) => `/spec/mounts/${at}`;
 
-function isBind({ type, options = [] }: Mount): boolean {
+export function isBind({ type, options = [] }: Mount): boolean {
   return type === "bind" || options.includes("bind") || options.includes("rbind");
 }
 
@@ -38,7 +39,8 @@ export function openSources({ spec, bundle }: Definition): Step[] {
 }
 
 /** All mounts of the spec, in its order. */
-export function mountFilesystems({ spec, id }: Definition, host: Host): Step[] {
+export function mountFilesystems(definition: Definition, host: Host): Step[] {
+  const { spec } = definition;
   return (spec.mounts ?? []).flatMap((mount, at): Step[] => {
     const target = normalPath(mount.destination);
     const options = parseMountOptions(mount.options ?? []);
@@ -52,7 +54,7 @@ export function mountFilesystems({ spec, id }: Definition, host: Host): Step[] {
     );
     const attach: Step = { name: "attachMount", args: { mount: slotOf(at), root: "root", target }, from };
     if (isBind(mount)) return [attach, ...propagate];
-    if (mount.type === "cgroup") return [...mountCgroups(mount, at, spec, id, host), ...propagate];
+    if (mount.type === "cgroup") return [...mountCgroups(mount, at, definition, host), ...propagate];
     const check: Step[] =
       mount.type === "proc" || mount.type === "sysfs"
         ? [{ name: "checkProcTarget", args: { root: "root", target }, from }]
@@ -96,21 +98,24 @@ function recursively(set: number, clear: number, at: number): Step[] {
  * The container's view of its cgroups: on version 2 one mount, on version 1 a directory of them. In a cgroup
  * namespace each shows the container's own cgroup as its root; without one that is made so by binding.
  */
-function mountCgroups(mount: Mount, at: number, spec: Spec, id: string, host: Host): Step[] {
+function mountCgroups(mount: Mount, at: number, definition: Definition, host: Host): Step[] {
   const from = fromOf(at);
   const target = normalPath(mount.destination);
   const { attrSet } = parseMountOptions(mount.options ?? []);
-  const directories = cgroupDirectories(host.cgroups, spec.linux?.cgroupsPath, id);
-  const own = isNew(spec, "cgroup");
-  if (host.cgroups.mode === "v2") return mountCgroup(directories[0], target, attrSet, own, slotOf(at), from);
+  const directories = containerCgroups(definition, host);
+  const own = isNew(definition.spec, "cgroup");
+  const [only] = host.cgroups.hierarchies;
+  if (host.cgroups.mode === "v2")
+    return only === undefined ? [] : mountCgroup(only, directories, target, attrSet, own, slotOf(at), from);
   const readOnly = (attrSet & MOUNT_ATTR.RDONLY) !== 0;
   return [
     makeFilesystem("tmpfs", "tmpfs", ["mode=755"], attrSet & ~MOUNT_ATTR.RDONLY, at),
     { name: "attachMount", args: { mount: slotOf(at), root: "root", target }, from },
-    ...directories.flatMap((directory, i) =>
+    ...host.cgroups.hierarchies.flatMap((hierarchy, i) =>
       mountCgroup(
-        directory,
-        `${target}/${baseName(directory.hierarchy.mountPoint)}`,
+        hierarchy,
+        directories,
+        `${target}/${baseName(hierarchy.mountPoint)}`,
         attrSet,
         own,
         `${slotOf(at)}/${i}`,
@@ -134,19 +139,22 @@ function baseName(path: string): string {
 }
 
 function mountCgroup(
-  directory: CgroupDirectory | undefined,
+  hierarchy: CgroupHierarchy,
+  directories: readonly CgroupDirectory[],
   target: string,
-  attributes: number,
+  asked: number,
   own: boolean,
   slot: string,
   from: string,
 ): Step[] {
-  if (directory === undefined) return [];
-  const { hierarchy, path } = directory;
+  const directory = directories.find((each) => each.hierarchy === hierarchy);
+  // it stayed in the caller's cgroup, which is to be seen, but not to be changed (CVE-2023-25809)
+  const attributes = directory === undefined ? asked | MOUNT_ATTR.RDONLY : asked;
+  const path = directory?.path ?? `${hierarchy.mountPoint}${hierarchy.ownPath}`;
   const attach: Step = { name: "attachMount", args: { mount: slot, root: "root", target }, from };
   if (!own)
     return [
-      { name: "cloneOwn", args: { path, mount: slot }, from },
+      { name: "cloneOwn", args: { path, recursive: 0, mount: slot }, from },
       {
         name: "setMountAttributes",
         args: { mount: slot, set: attributes, clear: 0, propagation: PROPAGATION.private, recursive: 0 },

@@ -1,5 +1,6 @@
 import { NAMESPACES } from "../linux/namespaces.ts";
 import type { NamespaceType, Spec, TimeOffsets } from "../spec/spec.ts";
+import type { Host } from "./host.ts";
 import type { Step } from "./step.ts";
 
 const AT_CLONE: readonly NamespaceType[] = ["user", "pid", "mount", "network", "uts", "ipc"];
@@ -24,21 +25,30 @@ export function openNamespaces({ linux }: Spec): Step[] {
 }
 
 /**
- * The user namespace is joined last: after it, init has no power over namespaces that belong to the host's.
- * namespaces(7), setns(2).
+ * The user namespace is joined last: after it, init has no power over namespaces that belong to the host's. Without
+ * privileges it is joined first: before it, init has no power at all. namespaces(7), setns(2).
  */
-export function joinNamespaces({ linux }: Spec): Step[] {
+export function userPlace<N extends { type: NamespaceType }>(namespaces: readonly N[], { rootless }: Host): N[] {
+  const user = namespaces.filter(({ type }) => type === "user");
+  const others = namespaces.filter(({ type }) => type !== "user");
+  return rootless === undefined || rootless.mapper ? [...others, ...user] : [...user, ...others];
+}
+
+/** Namespaces with a path. */
+export function joinNamespaces({ linux }: Spec, host: Host): Step[] {
   const namespaces = (linux?.namespaces ?? []).map(({ type, path }, at) => ({ type, path, at }));
   const joined = namespaces.filter(({ path }) => path !== undefined);
-  const inOrder = [...joined.filter(({ type }) => type !== "user"), ...joined.filter(({ type }) => type === "user")];
-  return inOrder.map(({ type, at }) => ({
+  return userPlace(joined, host).map(({ type, at }) => ({
     name: "joinNamespace",
     args: { namespace: type, type: NAMESPACES[type].flag },
     from: `/spec/linux/namespaces/${at}`,
   }));
 }
 
-/** A time namespace is made by unshare, gets its offsets, and is entered by the next process: time_namespaces(7). */
+/**
+ * A time namespace is made by unshare, gets its offsets, and is entered by the next process or program:
+ * time_namespaces(7).
+ */
 export function shiftClocks(spec: Spec): Step[] {
   if (!isNew(spec, "time")) return [];
   const steps: Step[] = [

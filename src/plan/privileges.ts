@@ -32,7 +32,7 @@ function keepsAdmin({ capabilities = {}, noNewPrivileges }: Process, seccomp: Se
 }
 
 /** User, groups and capabilities; what is dropped here can never come back. */
-export function dropPrivileges(process: Process, seccomp: Seccomp | undefined): Step[] {
+export function dropPrivileges(process: Process, seccomp: Seccomp | undefined, groupsDenied: boolean): Step[] {
   const { user = {}, capabilities = {}, noNewPrivileges } = process;
   const { uid = 0, gid = 0, umask, additionalGids = [] } = user;
   const from = "/spec/process/user";
@@ -47,7 +47,10 @@ export function dropPrivileges(process: Process, seccomp: Seccomp | undefined): 
       : []),
     { name: "dropBounding", args: { keep: bounding }, from: `${asked}/bounding` },
     { name: "keepCapabilities", args: {}, from: asked },
-    { name: "setGroups", args: { gids: gidBytes(additionalGids) }, from: `${from}/additionalGids` },
+    // where that is forbidden, no group was asked for, and the caller's cannot be left
+    ...(groupsDenied
+      ? []
+      : [{ name: "setGroups" as const, args: { gids: gidBytes(additionalGids) }, from: `${from}/additionalGids` }]),
     ...(uid === 0 ? [] : [{ name: "ownStreams" as const, args: { uid }, from }]),
     { name: "setIds", args: { uid, gid }, from },
     ...(umask === undefined ? [] : [{ name: "setUmask" as const, args: { umask }, from: `${from}/umask` }]),

@@ -26,15 +26,17 @@ export function openMappedRoot({ spec, root }: Definition): Step[] {
   return [{ name: "mountUnion", args: { ...root, idmapped: true, slot: "root" }, from: "/root" }];
 }
 
-/** The copy of the host's mounts stops passing anything back, and gets the root as its newest mount. */
-export function attachRoot(spec: Spec): Step[] {
+/** The copy of the host's mounts stops passing anything back. */
+export function leaveMounts(spec: Spec): Step[] {
   if (!isNew(spec, "mount")) return [];
   // a slave still receives the host's mounts, which rootfsPropagation may ask for
   const propagation = spec.linux?.rootfsPropagation === undefined ? PROPAGATION.private : PROPAGATION.slave;
-  return [
-    { name: "setPropagation", args: { propagation }, from: "/spec/linux/rootfsPropagation" },
-    { name: "attachRoot", args: { root: "root" }, from: "/spec/root" },
-  ];
+  return [{ name: "setPropagation", args: { propagation }, from: "/spec/linux/rootfsPropagation" }];
+}
+
+/** The root becomes the newest of its mounts. */
+export function attachRoot(spec: Spec): Step[] {
+  return isNew(spec, "mount") ? [{ name: "attachRoot", args: { root: "root" }, from: "/spec/root" }] : [];
 }
 
 /** Engines expect a missing working directory to be made. */

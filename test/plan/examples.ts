@@ -18,6 +18,22 @@ export const HOSTS = {
       "cpu memory pids",
     ),
   },
+  rootless: {
+    machine: "x86_64",
+    cgroups: {
+      mode: "v2",
+      hierarchies: [
+        {
+          controllers: ["memory", "pids"],
+          version: 2,
+          mountPoint: "/sys/fs/cgroup",
+          ownPath: "/user.slice",
+          delegated: false,
+        },
+      ],
+    },
+    rootless: { uid: 1000, gid: 1000, mapper: false, setgroups: "allow" },
+  },
   v1: {
     machine: "x86_64",
     cgroups: parseCgroupLayout(
@@ -130,6 +146,11 @@ export function examplePlans(): { [name: string]: Plan } {
     template: compile(defined({ spec }), HOSTS.v2),
     "version 1": compile(defined({ spec }), HOSTS.v1),
     later: compile(defined({ spec, start: "later", preserved: 2 }), HOSTS.v2),
+    rootless: compile(
+      defined({ spec: withoutTerminal(template({ rootless: { uid: 1000, gid: 1000 } })), start: "later" }),
+      HOSTS.rootless,
+    ),
+    "rootless range": compile(defined({ spec: inUserNamespace() }), HOSTS.rootless),
     user: compile(defined({ spec: inUserNamespace() }), HOSTS.v2),
     everything: compile(defined({ spec: allSteps(), start: "later", console: { socket: "/s" } }), HOSTS.v2),
     image: compile(defined(ofAnImage()), HOSTS.v2),
@@ -143,6 +164,7 @@ export function examplePlans(): { [name: string]: Plan } {
         pid: 1,
         cgroups: HOSTS.v2.cgroups.hierarchies.map((hierarchy) => ({ hierarchy, path: "/sys/fs/cgroup/web" })),
         preserved: 0,
+        setgroups: "allow",
       },
       HOSTS.v2,
     ),

@@ -1,6 +1,7 @@
-import { appendFileSync } from "node:fs";
-import { getuid } from "node:process";
+import { appendFileSync, chmodSync, mkdirSync } from "node:fs";
+import { env, geteuid } from "node:process";
 import { ContainerError } from "../../error.ts";
+import { inUserNamespace } from "../../host/host.ts";
 import { print, say } from "../print.ts";
 import { type Flags, flagHelp, parseFlags, type Words } from "./flags.ts";
 
@@ -13,6 +14,8 @@ export interface Globals {
   warn: (message: string) => void;
   /** Name or path of criu. */
   criu: string;
+  /** Whether containers may do without cgroups; undefined: as who we are suggests. */
+  rootless: boolean | undefined;
 }
 
 /** One command of the runtime: runc's name, flags and output. */
@@ -109,8 +112,9 @@ export async function runRuntime(words: readonly string[], name: string): Promis
     failure = command.failure;
     debug(log, `${name} ${words.join(" ")}`);
     const status = await command.run(own, {
-      root: flags.root ?? defaultRoot(),
+      root: flags.root ?? makeDefaultRoot(),
       systemdCgroup: flags["systemd-cgroup"],
+      rootless: parseRootless(flags.rootless),
       criu: flags.criu ?? "criu",
       warn,
     });
@@ -146,8 +150,34 @@ function checkWords(command: Command, own: readonly string[], name: string, want
   });
 }
 
-function defaultRoot(): string {
-  return getuid?.() === 0 ? "/run/caisson" : `${process.env.XDG_RUNTIME_DIR ?? "/tmp"}/caisson`;
+/**
+ * The state directory as runc chooses it: a user's own beneath $XDG_RUNTIME_DIR, also for root of a user namespace
+ * unless it is called root there (a container in a container). The sticky bit keeps it from being tidied up: XDG Base
+ * Directory Specification.
+ */
+function makeDefaultRoot(): string {
+  const { XDG_RUNTIME_DIR: runtime = "", USER: user } = env;
+  if (runtime === "" || (geteuid?.() === 0 && (!inUserNamespace() || user === "root"))) return "/run/caisson";
+  const root = `${runtime}/caisson`;
+  try {
+    mkdirSync(root, { recursive: true, mode: 0o700 });
+    chmodSync(root, 0o1700);
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException; // node:fs throws nothing else
+    throw new ContainerError({
+      message: `cannot make the state directory ${root}`,
+      code,
+      path: root,
+      hint: "the path in $XDG_RUNTIME_DIR must be writable by the user",
+      cause,
+    });
+  }
+  return root;
+}
+
+/** strconv.ParseBool, and "auto", which leaves it to who we are. */
+function parseRootless(word = "auto"): boolean | undefined {
+  return word === "auto" || word === "" ? undefined : /^[t1]/i.test(word);
 }
 
 function help(name: string): string {
