@@ -39,6 +39,8 @@ export interface Start {
   launcher?: Launcher;
   /** What containers of the engine need. */
   services?: EngineServices;
+  /** Makes the directory for Notify's socket, and calls this when it is there and nothing of the container is yet. */
+  notify?: () => void;
   /** Takes the terminal's master, when the definition's console is "creator". */
   takeTerminal?: (socket: number) => void;
   /** Told of the container's process as soon as it exists, for its parent to wait for. */
@@ -110,6 +112,10 @@ export class Container {
     try {
       store.write(record);
       store.writeDefinition(whole, host);
+      if (start.notify !== undefined) {
+        store.makeNotify();
+        start.notify();
+      }
       const context = container.#context(store.directory, record, start);
       const trace = makeTrace(store.directory, "trace");
       context.record = (pid) => {

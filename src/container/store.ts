@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { ContainerError } from "../error.ts";
 import { AT_FDCWD, AT_REMOVEDIR, close, lock, O } from "../kernel/file.ts";
-import { kernelError, tryCall } from "../kernel/syscall.ts";
+import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
 import { compile } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
@@ -48,6 +48,8 @@ export interface Record {
 const VERSION = 1;
 const FILES = ["state.json", "definition.json", "trace", "start.sock"];
 const ENOENT = 2;
+/** Where the socket of Notify is. */
+export const NOTIFY = "notify";
 
 /** One container's directory beneath the state root: state.json, definition.json, trace, start.sock. */
 export class Store {
@@ -172,6 +174,13 @@ export class Store {
   /** Whether a container still waits for start. */
   static waits(root: string, id: string): boolean {
     return existsSync(`${root}/${id}/start.sock`);
+  }
+
+  /** The directory that the container will see; see Notify. */
+  makeNotify(): void {
+    call("mkdirat", this.directory, NOTIFY, 0o755);
+    // whatever our umask is, the container's user has to get to the socket
+    call("fchmodat", this.directory, NOTIFY, 0o755);
   }
 
   /** From here on it is running, or has stopped. */

@@ -17,15 +17,18 @@ export const run: Command = {
   run(words, globals) {
     const { flags, rest } = parseFlags(FLAGS, words);
     let master: number | undefined;
-    const { container, process } = createFromBundle(rest[0], flags, globals, {
+    const { container, process, notify } = createFromBundle(rest[0], flags, globals, {
       start: "now",
       ...(flags.detach ? {} : { console: "creator" as const }),
       takeTerminal: (socket) => {
         master = takeTerminal(socket);
       },
     });
-    if (flags.detach) return 0;
-    const { status } = attend(process, master);
+    if (flags.detach) {
+      notify?.await(process.pidfd, process.pid);
+      return 0;
+    }
+    const { status } = attend(process, master, notify);
     if (!flags.keep) container.delete({ force: true, warn: globals.warn });
     return status;
   },
