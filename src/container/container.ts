@@ -17,7 +17,6 @@ import { resourceWrites } from "../plan/cgroup-files.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
-import { promiseHooks } from "../plan/hooks.ts";
 import { isShared } from "../plan/namespaces.ts";
 import { joinPath } from "../plan/path.ts";
 import type { Plan } from "../plan/step.ts";
@@ -105,7 +104,7 @@ export class Container {
       createdAt: new Date().toISOString(),
       uid: getuid?.() ?? 0,
       annotations: spec.annotations ?? {},
-      promises: (spec.hooks?.poststop ?? []).length > 0,
+      promises: plan.some(({ name }) => name === "promiseHooks" || name === "makeClass" || name === "monitorClass"),
       resumes: resumesWithHost(plan),
       cgroups: containerCgroups(whole, host),
     };
@@ -315,7 +314,7 @@ export class Container {
       for (const { path } of record.cgroups) removeCgroup(path);
       if (record.promises) {
         const context = this.#context(store.directory, record, warn === undefined ? {} : { warn });
-        undo(promiseHooks(readSpec(store.path)), context);
+        undo(readPlan(store.path), context);
       }
       store.remove();
     }, PATIENCE_MS);

@@ -38,7 +38,7 @@ export interface Record {
   /** User who asked for it. */
   uid: number;
   annotations: { [key: string]: string };
-  /** Whether there are hooks to run when it is gone. */
+  /** Whether its plan has more to take back at the end than cgroups: hooks to run, a class of service. */
   promises: boolean;
   /** Whether start has more to do than to let init go on. */
   resumes: boolean;
