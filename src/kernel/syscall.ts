@@ -69,6 +69,7 @@ const NUMBERS = {
   close_range: [436, 436],
   openat2: [437, 437],
   mount_setattr: [442, 442],
+  clock_gettime: [228, 113],
   mount: [165, 40],
   waitid: [247, 95],
   getdents64: [217, 61],

@@ -213,7 +213,7 @@ openCgroup: host<{ path: string; slot: string }>(
   openConsoleSocket: host<{ path: string; slot: string }>(({ path }) => `connects to the console socket ${path}`, "The engine receives the terminal's master there.", { fills: "slot" }),
   openTurns: host<{ slot: string }>(() => "offers to take the terminal's master itself", "In the foreground the runtime copies between the two terminals.", { fills: "slot" }),
   listen: host<{ slot: string }>(() => "listens on start.sock", "start, in another process, finds the waiting init there.", { fills: "slot" }),
-  startInit: host<{ preserved: number }>(() => "starts init", "A small static program with no policy does the rest from inside."),
+  startInit: host<{ preserved: number }>(() => "starts init", "A small static program with no policy does the rest from inside.", { undo: "kills it" }),
   denySetgroups: host<Record<string, never>>(() => "forbids it to leave its groups", "Who may not give up groups outside must not by way of a user namespace: a file can deny a group what it allows others (CVE-2014-8989)."),
   mapIdsByHelper: host<{ kind: "uid" | "gid"; map: string }>(({ kind, map }) => `has new${kind}map map the ${kind}s: ${map.trim().replaceAll("\n", ", ")}`, "A user may map but its own id; this program of root's gives it those of /etc/subuid and /etc/subgid."),
   mapIds: host<{ kind: "uid" | "gid"; map: string }>(({ kind, map }) => `maps the ${kind}s: ${map.trim().replaceAll("\n", ", ")}`, "Without a map every id in the user namespace is the overflow id."),
@@ -245,6 +245,12 @@ export type Step = InitStep | HostStep;
 
 /** The whole, in order. */
 export type Plan = readonly Step[];
+
+/** How the effect of a step is taken back, if it leaves any. */
+export function undoOf(step: Step): string | undefined {
+  const definition: { undo?: string } = isInit(step) ? {} : HOST_STEPS[step.name];
+  return definition.undo;
+}
 
 /** Which side carries a step out. */
 export function isInit(step: Step): step is InitStep {

@@ -10,6 +10,8 @@ export interface TracedStep {
   index: number;
   step: Step;
   side: "host" | "init";
+  /** Whether this is how the step was taken back, and not how it was carried out. */
+  undo: boolean;
   /** Its system calls, in order. */
   calls: readonly Report[];
   outcome: Outcome;
@@ -23,30 +25,56 @@ export interface TracedStep {
 
 /**
  * The trace: each step of a plan with its reports. For a trace at rest: whoever makes the container has finished, failed
- * or waits. Reports of steps that the plan does not have are left out.
+ * or waits. Behind the plan's steps come those that were taken back, in the order in which that was done. Reports of
+ * steps that the plan does not have are left out.
  */
 export function join(plan: Plan, reports: readonly Report[]): TracedStep[] {
   const calls = plan.map((): Report[] => []);
-  for (const report of reports) calls[report.step]?.push(report);
+  for (const report of reports) if (report.undo !== true) calls[report.step]?.push(report);
+  return [...carriedOut(plan, calls), ...takenBack(plan, reports)];
+}
+
+function carriedOut(plan: Plan, calls: readonly Report[][]): TracedStep[] {
   // steps are carried out one after the other, on whichever side
   const last = calls.findLastIndex((each) => each.length > 0);
   return plan.map((step, index) => {
     const own = calls[index] ?? [];
-    const side = isInit(step) ? "init" : "host";
+    const side = sideOf(step);
     const outcome =
       index > last ? "unreached" : index < last ? "done" : outcomeOf(step, own, index === plan.length - 1);
-    const [first, end] = [own[0], own.findLast(({ result }) => result !== undefined)];
-    return {
-      index,
-      step,
-      side,
-      calls: own,
-      outcome,
-      result: outcome === "failed" ? failureOf(side, own) : own.at(-1)?.result,
-      startedNs: first?.startedNs,
-      durationNs: first === undefined || end === undefined ? undefined : end.endedNs - first.startedNs,
-    };
+    const result = outcome === "failed" ? failureOf(side, own) : own.at(-1)?.result;
+    return { index, step, side, undo: false, calls: own, outcome, result, ...timesOf(own) };
   });
+}
+
+/** A step can be taken back more than once: after a failure, and by delete. Neighbours of one step are one time. */
+function takenBack(plan: Plan, reports: readonly Report[]): TracedStep[] {
+  const groups: { index: number; step: Step; calls: Report[] }[] = [];
+  for (const report of reports) {
+    const step = plan[report.step];
+    if (report.undo !== true || step === undefined) continue;
+    const last = groups.at(-1);
+    if (last?.index === report.step) last.calls.push(report);
+    else groups.push({ index: report.step, step, calls: [report] });
+  }
+  return groups.map(({ index, step, calls }) => {
+    // what is not there any more was taken back before
+    const outcome = calls.at(-1)?.result === undefined ? ("begun" as const) : ("done" as const);
+    const result = calls.at(-1)?.result;
+    return { index, step, side: sideOf(step), undo: true, calls, outcome, result, ...timesOf(calls) };
+  });
+}
+
+function sideOf(step: Step): "host" | "init" {
+  return isInit(step) ? "init" : "host";
+}
+
+function timesOf(calls: readonly Report[]): Pick<TracedStep, "startedNs" | "durationNs"> {
+  const [first, end] = [calls[0], calls.findLast(({ result }) => result !== undefined)];
+  return {
+    startedNs: first?.startedNs,
+    durationNs: first === undefined || end === undefined ? undefined : end.endedNs - first.startedNs,
+  };
 }
 
 /** Of the last step that was reached. */
