@@ -1,5 +1,4 @@
 import {
-  copyFileSync,
   existsSync,
   fstatSync,
   mkdirSync,
@@ -14,12 +13,12 @@ import { ContainerError } from "../error.ts";
 import { AT_FDCWD, AT_REMOVEDIR, close, lock, O } from "../kernel/file.ts";
 import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
-import { compile } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
 import type { Host } from "../plan/host.ts";
 import type { Plan } from "../plan/step.ts";
 import type { Spec } from "../spec/spec.ts";
 import { OCI_VERSION } from "../spec/template.ts";
+import { copyRecordings, printDefinition, readDefinition, readPlan } from "./recording.ts";
 
 /** What is kept of a container; the status is derived from it and from the kernel. */
 export interface Record {
@@ -43,6 +42,8 @@ export interface Record {
   /** Whether start has more to do than to let init go on. */
   resumes: boolean;
   cgroups: readonly CgroupDirectory[];
+  /** Where the plan has the steps that are taken back at the end, cgroups by their paths; -1: nowhere. */
+  steps: { process: number; endpoint: number; cgroups: { [path: string]: number } };
 }
 
 const VERSION = 1;
@@ -166,9 +167,8 @@ export class Store {
     return readPlan(this.path);
   }
 
-  copyTrace(directory: string): void {
-    for (const name of ["definition.json", "trace"])
-      if (existsSync(`${this.path}/${name}`)) copyFileSync(`${this.path}/${name}`, `${directory}/${name}`);
+  copyRecordings(directory: string): void {
+    copyRecordings(this.path, directory);
   }
 
   /** Whether a container still waits for start. */
@@ -204,39 +204,9 @@ export class Store {
   }
 }
 
-interface Kept {
-  definition: Definition;
-  host: Host;
-}
-
-/** A spec seldom has an integer that JSON cannot carry; those that do are kept exactly. */
-function printDefinition(kept: Kept): string {
-  try {
-    return JSON.stringify(kept);
-  } catch {
-    return JSON.stringify(kept, (_, value: unknown) =>
-      typeof value === "bigint" ? { $integer: value.toString() } : value,
-    );
-  }
-}
-
-function readDefinition(directory: string): Kept | undefined {
-  const path = `${directory}/definition.json`;
-  if (!existsSync(path)) return;
-  return JSON.parse(readFileSync(path, "utf8"), (_, value: unknown) =>
-    typeof value === "object" && value !== null && "$integer" in value ? BigInt(String(value.$integer)) : value,
-  );
-}
-
 /** The spec of the definition kept in a directory. */
 export function readSpec(directory: string): Spec {
   return readDefinition(directory)?.definition.spec ?? { ociVersion: OCI_VERSION };
-}
-
-/** The plan of the definition kept in a directory; empty where there is none. */
-export function readPlan(directory: string): Plan {
-  const kept = readDefinition(directory);
-  return kept === undefined ? [] : compile(kept.definition, kept.host);
 }
 
 /** flock(2) has no deadline. */

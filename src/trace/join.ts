@@ -1,4 +1,4 @@
-import { isInit, type Plan, type Step } from "../plan/step.ts";
+import { isInit, isTurn, type Plan, type Step } from "../plan/step.ts";
 import type { Report } from "./report.ts";
 
 /** What became of a step; "begun": its last call has not returned: it waits, or its process was killed in it. */
@@ -35,16 +35,36 @@ export function join(plan: Plan, reports: readonly Report[]): TracedStep[] {
 }
 
 function carriedOut(plan: Plan, calls: readonly Report[][]): TracedStep[] {
-  // steps are carried out one after the other, on whichever side
-  const last = calls.findLastIndex((each) => each.length > 0);
+  const outcome = outcomes(plan, calls);
   return plan.map((step, index) => {
     const own = calls[index] ?? [];
     const side = sideOf(step);
-    const outcome =
-      index > last ? "unreached" : index < last ? "done" : outcomeOf(step, own, index === plan.length - 1);
-    const result = outcome === "failed" ? failureOf(side, own) : own.at(-1)?.result;
-    return { index, step, side, undo: false, calls: own, outcome, result, ...timesOf(own) };
+    const became = outcome(step, index, own);
+    const result = became === "failed" ? failureOf(side, own) : own.at(-1)?.result;
+    return { index, step, side, undo: false, calls: own, outcome: became, result, ...timesOf(own) };
   });
+}
+
+function outcomes(plan: Plan, calls: readonly Report[][]): (step: Step, index: number, own: Report[]) => Outcome {
+  const last = calls.findLastIndex((each) => each.length > 0);
+  const init = calls.findLastIndex((each) => each.length > 0 && each[0]?.side === "init");
+  const reached = plan[init];
+  // while init is on its way to a turn the host can be ahead of it, and then either can fail
+  const behind = init >= 0 && init < last && reached !== undefined && !isTurn(reached) && reached.name !== "execute";
+  const failed = behind && saysSo(calls[init] ?? []);
+  return (step, index, own) => {
+    if (index > last || (behind && isInit(step) && index > init)) return "unreached";
+    if (behind && index === init) return failed ? "failed" : own.at(-1)?.result === undefined ? "begun" : "done";
+    if (index < last || failed) return "done";
+    return outcomeOf(step, own, index === plan.length - 1);
+  };
+}
+
+/** sendmsg, on x86-64 and arm64: in a step that is no turn, the last call is init's word that it has failed. */
+const SENDMSG = [46, 211];
+
+function saysSo(calls: readonly Report[]): boolean {
+  return SENDMSG.includes(calls.at(-1)?.nr ?? -1);
 }
 
 /** A step can be taken back more than once: after a failure, and by delete. Neighbours of one step are one time. */

@@ -106,6 +106,13 @@ export function createFromBundle(
   return notify === undefined ? created : { ...created, notify };
 }
 
+/** Where the caller is being traced (TRACEPARENT), the making of the container becomes a part of that. */
+export async function joinCallersTrace({ root }: Globals, id: string): Promise<void> {
+  if (env.TRACEPARENT === undefined) return;
+  const { readRecording } = await import("../../container/recording.ts");
+  await (await import("../spans.ts")).joinCallersTrace(() => readRecording(`${root}/${id}`));
+}
+
 /** Descriptors 3 and up: those of socket activation, then as many as asked for. @throws ContainerError for a closed one */
 export function preservedDescriptors(asked: string | undefined): number[] {
   const count = Number(asked ?? 0) + activated();
