@@ -209,11 +209,14 @@ export class Container {
     this.#locked((store) => {
       requireStatus("start", this.id, this.status);
       const { record } = this;
-      const socket = connectIn(store.directory, "start.sock");
-      if (socket < 0)
+      // before init goes on: its program may have ended, and been reaped, by the time that we look
+      const pidfd = this.#tryOpenProcess();
+      const socket = pidfd === undefined ? -1 : connectIn(store.directory, "start.sock");
+      if (pidfd === undefined || socket < 0) {
+        if (pidfd !== undefined) close(pidfd);
         throw new ContainerError({ message: "cannot start a container that has stopped", code: "ERR_STATUS" });
+      }
       store.stopWaiting();
-      const pidfd = this.openProcess();
       const trace = openTrace(store.directory, "trace");
       const context = this.#context(store.directory, record, {});
       context.process = { pid: record.pid, pidfd };

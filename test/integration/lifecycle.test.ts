@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -16,6 +17,7 @@ import {
   reportOf,
   run,
   runtime,
+  runtimeCommand,
   scratchDirectory,
   start,
   startContainer,
@@ -261,6 +263,36 @@ test("run --detach leaves a running container, run --keep a stopped one", () => 
   });
   expect(run(kept, {}, "--keep").status).toBe(3);
   expect(state(kept).status).toBe("stopped");
+});
+
+/** Adopts what a command leaves, and reaps it at once: engines do. Arguments: create's command line as JSON, start's. */
+const REAPER = `
+import ctypes, json, os, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+for words in map(json.loads, sys.argv[1:]):
+    child = os.posix_spawnp(words[0], words, os.environ)
+    ended = status = None
+    while ended != child:
+        ended, status = os.wait()
+    if status:
+        sys.exit(os.waitstatus_to_exitcode(status))
+`;
+
+test("a program that is over, and reaped, before start has looked at it was started all the same", () => {
+  const bundle = makeBundle((spec) => {
+    spec.process.args = ["/bin/true"];
+  });
+  const words = (...own: string[]) => [...runtimeCommand(), "--root", stateRoot(), ...own];
+  const creates = words("create", "--bundle", bundle.path, bundle.id);
+  const starts = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", "inject=pidfd_open:delay_enter=500000"];
+  const commands = [creates, [...starts, ...words("start", bundle.id)]].map((command) => JSON.stringify(command));
+  const { status, stderr } = spawnSync("/usr/bin/python3", ["-c", REAPER, ...commands], {
+    encoding: "utf8",
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+  expect(state(bundle).status).toBe("stopped");
+  expect(remove(bundle).status).toBe(0);
 });
 
 test("signals to run in the foreground reach the container", () => {
