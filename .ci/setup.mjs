@@ -1,7 +1,7 @@
 // Makes a fresh clone ready: Debian's packages, npm's, the build, the fixtures. Does only what is missing, and says what.
 // Uses nothing but Node itself: there may be no node_modules yet.
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { isBuilt } from "./sources.mjs";
@@ -35,13 +35,25 @@ function checkMachine() {
 }
 
 /** One entry a line of the list: the package, and others that will do as well. */
-function wantedPackages() {
-  const lines = readFileSync(join(root, ".ci/debian-packages.txt"), "utf8").split("\n");
+function wantedPackages(list) {
+  const lines = readFileSync(join(root, ".ci", list), "utf8").split("\n");
   return lines.filter((line) => line !== "" && !line.startsWith("#")).map((line) => line.split(" | "));
 }
 
-function installPackages() {
-  const wanted = wantedPackages();
+/** A package may not start its daemon: dockerd would change the firewall's rules (invoke-rc.d's policy). */
+function withoutDaemons(work) {
+  const policy = "/usr/sbin/policy-rc.d";
+  if (existsSync(policy)) return work();
+  writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  const remove = () => rmSync(policy, { force: true });
+  // a failure ends the process
+  process.once("exit", remove);
+  work();
+  remove();
+}
+
+function installPackages(list) {
+  const wanted = wantedPackages(list);
   // exit status 1 only says that some are unknown
   const query = ["-W", "-f", "${Package} ${db:Status-Status}\n", ...wanted.flat()];
   const { stdout } = spawnSync("dpkg-query", query, { encoding: "utf8" });
@@ -50,7 +62,7 @@ function installPackages() {
   if (missing.length === 0) return;
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
   run("apt-get", ["update"], { env });
-  run("apt-get", ["install", "--yes", "--no-install-recommends", ...missing], { env });
+  withoutDaemons(() => run("apt-get", ["install", "--yes", "--no-install-recommends", ...missing], { env }));
 }
 
 /** npm leaves beside the modules what it has installed, in the form of the lock file. */
@@ -67,10 +79,11 @@ function hasModules() {
   );
 }
 
-/** Everything that npm start and npm test need. */
-export async function setUp() {
+/** Everything that npm start and npm test need; and, if asked for, the engines that drive the runtime. */
+export async function setUp({ clients = false } = {}) {
   checkMachine();
-  installPackages();
+  installPackages("debian-packages.txt");
+  if (clients) installPackages("debian-clients.txt");
   // no package of ours needs its install script
   if (!hasModules()) run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
   if (!isBuilt(root)) run(process.execPath, [".ci/build.mjs"]);

@@ -1,4 +1,5 @@
 // npm test: sets up, checks, and runs every suite; the total is printed, and kept in dist/test/total for .ci/run.
+// With --clients it installs podman, containerd, docker and buildah as well, and has them drive the runtime.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -11,13 +12,20 @@ const results = join(root, "dist/test");
 
 /** What drives the program as a whole: the runtime, and the engine. */
 const INTEGRATION = ["test/integration/", "test/engine/"];
+const CLIENTS = ["test/clients/"];
 
 /** Suites in their order; the integration tests run on both builds. */
 const SUITES = {
-  unit: { args: [...INTEGRATION, "test/native/"].map((directory) => `--exclude=${directory}**`) },
+  unit: { args: [...INTEGRATION, ...CLIENTS, "test/native/"].map((directory) => `--exclude=${directory}**`) },
   "integration (executable)": { args: INTEGRATION, env: { CAISSON_BIN: undefined } },
   "integration (Node)": { args: INTEGRATION, env: { CAISSON_BIN: "node" } },
   native: { args: ["test/native/"] },
+  ...(process.argv.includes("--clients")
+    ? {
+        "clients (executable)": { args: CLIENTS, env: { CAISSON_BIN: undefined } },
+        "clients (Node)": { args: CLIENTS, env: { CAISSON_BIN: "node" } },
+      }
+    : {}),
 };
 
 /** Runs one suite, and counts by vitest's own report. What vitest itself fails at is one failure more. */
@@ -47,7 +55,7 @@ function hasFailedTest({ assertionResults }) {
 }
 
 rmSync(results, { recursive: true, force: true });
-await setUp();
+await setUp({ clients: process.argv.includes("--clients") });
 mkdirSync(results, { recursive: true });
 
 const totals = { lint: lint() };
