@@ -1,4 +1,5 @@
 import { ContainerError } from "../error.ts";
+import { parseMountinfo } from "../linux/mountinfo.ts";
 
 /** One mounted hierarchy of cgroups. */
 export type CgroupHierarchy = {
@@ -19,7 +20,7 @@ export type CgroupLayout = { mode: "v1" | "hybrid" | "v2"; hierarchies: CgroupHi
 /** A container's directory in one hierarchy. */
 export type CgroupDirectory = { hierarchy: CgroupHierarchy; path: string };
 
-type CgroupMount = { root: string; mountPoint: string; version: 1 | 2; options: string[] };
+type CgroupMount = { root: string; mountPoint: string; version: 1 | 2; options: readonly string[] };
 
 /**
  * Finds the hierarchies that are mounted, and our place in each (proc_pid_mountinfo(5), cgroups(7)).
@@ -28,7 +29,10 @@ type CgroupMount = { root: string; mountPoint: string; version: 1 | 2; options: 
  * @param v2Controllers text of cgroup.controllers at the version 2 mount point, "" where there is none
  */
 export function parseCgroupLayout(mountinfo: string, procSelfCgroup: string, v2Controllers: string): CgroupLayout {
-  const mounts = mountinfo.split("\n").flatMap(parseCgroupMount);
+  const mounts = parseMountinfo(mountinfo).flatMap(({ root, mountPoint, type, superOptions }): CgroupMount[] => {
+    if (type !== "cgroup" && type !== "cgroup2") return [];
+    return [{ root, mountPoint, version: type === "cgroup2" ? 2 : 1, options: superOptions }];
+  });
   const hierarchies = procSelfCgroup.split("\n").flatMap((line): CgroupHierarchy[] => {
     const [, number, names = "", path = ""] = /^(\d+):([^:]*):(.*)$/.exec(line) ?? [];
     if (number === undefined) return [];
@@ -84,26 +88,6 @@ export function ancestry({ hierarchy, path }: CgroupDirectory, withMountPoint: b
   const names = path.slice(hierarchy.mountPoint.length).split("/").slice(1);
   const paths = names.map((_, index) => [hierarchy.mountPoint, ...names.slice(0, index + 1)].join("/"));
   return withMountPoint ? [hierarchy.mountPoint, ...paths] : paths;
-}
-
-function parseCgroupMount(line: string): CgroupMount[] {
-  const [mount = "", filesystem = ""] = line.split(" - ");
-  const [, , , root, mountPoint] = mount.split(" ");
-  const [type, , options = ""] = filesystem.split(" ");
-  if (root === undefined || mountPoint === undefined || (type !== "cgroup" && type !== "cgroup2")) return [];
-  return [
-    {
-      root: unescapeField(root),
-      mountPoint: unescapeField(mountPoint),
-      version: type === "cgroup2" ? 2 : 1,
-      options: options.split(","),
-    },
-  ];
-}
-
-/** mountinfo writes space, tab, newline and backslash as three octal digits. */
-function unescapeField(field: string): string {
-  return field.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
 }
 
 /** Inside a container without a cgroup namespace the mount shows only a part of the hierarchy: its root. */

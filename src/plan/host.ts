@@ -4,11 +4,6 @@ import type { CgroupLayout } from "./cgroup-layout.ts";
 export interface Host {
   machine: "x86_64" | "aarch64";
   cgroups: CgroupLayout;
-  /** Whether this security module is there, and on. */
-  apparmor: boolean;
-  selinux: boolean;
-  /** Where the resctrl filesystem is mounted, if it is. */
-  resctrl?: string;
   /** Who the caller is, unless it is root of the first user namespace. */
   rootless?: Rootless;
 }

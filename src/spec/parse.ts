@@ -495,8 +495,7 @@ const intelRdt = check(
     },
   ),
   ({ closID }, complain) => {
-    // "/" is the root's own class
-    if (closID && closID !== "/") fileName(closID, complain, "closID");
+    if (closID) fileName(closID, complain, "closID");
   },
 );
 

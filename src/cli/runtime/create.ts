@@ -1,4 +1,4 @@
-import { CREATION_FLAGS, createFromBundle, joinCallersTrace } from "./creation.ts";
+import { CREATION_FLAGS, createFromBundle } from "./creation.ts";
 import { parseFlags } from "./flags.ts";
 import type { Command } from "./runtime.ts";
 
@@ -6,10 +6,9 @@ export const create: Command = {
   usage: "[command options] <container-id>",
   flags: CREATION_FLAGS,
   words: [1, 1],
-  async run(words, globals) {
+  run(words, globals) {
     const { flags, rest } = parseFlags(CREATION_FLAGS, words);
-    const { container } = createFromBundle(rest[0], flags, globals, { start: "later" });
-    await joinCallersTrace(globals, container.id);
+    createFromBundle(rest[0], flags, globals, { start: "later" });
     return 0;
   },
 };
