@@ -32,10 +32,11 @@ const ROUNDS = 2000;
 
 /**
  * Makes a cgroup and what is missing above it.
+ * @param options shared: what it has is ours already, because somebody made it for us
  * @returns the directories that are new, outermost first: those, and no others, are ours to remove
  * @throws ContainerError EBUSY if it exists and has processes: its limits would be theirs too, and so would its end
  */
-export function createDirectory(path: string): string[] {
+export function createDirectory(path: string, { shared = false } = {}): string[] {
   const missing: string[] = [];
   let above = path;
   for (; !exists(above); above = dirname(above)) missing.unshift(above);
@@ -47,7 +48,7 @@ export function createDirectory(path: string): string[] {
       path,
     });
   }
-  if (missing.length === 0 && processes(path).length > 0) {
+  if (missing.length === 0 && !shared && processes(path).length > 0) {
     throw new ContainerError({ message: `cannot use cgroup ${path}: it has processes`, code: "EBUSY", path });
   }
   return missing.filter(makeDirectory);

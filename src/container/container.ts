@@ -1,5 +1,6 @@
 import { getuid } from "node:process";
 import { currentResources, freeze, killAll, processes, thaw } from "../cgroup/cgroup.ts";
+import { lookAtSystemd, setUnitProperties, stopUnit } from "../cgroup/systemd.ts";
 import { applyUpdate } from "../cgroup/update.ts";
 import { ContainerError } from "../error.ts";
 import { diagnosed, execute, undo } from "../execute/execute.ts";
@@ -12,12 +13,14 @@ import { AT_FDCWD, close, O } from "../kernel/file.ts";
 import { bootId, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
-import { containerCgroups } from "../plan/cgroup.ts";
+import { containerCgroups, containerUnit } from "../plan/cgroup.ts";
 import { resourceWrites } from "../plan/cgroup-files.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
+import { resourceProperties } from "../plan/cgroup-unit.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
 import { promiseHooks } from "../plan/hooks.ts";
+import type { Host } from "../plan/host.ts";
 import { isShared } from "../plan/namespaces.ts";
 import { joinPath } from "../plan/path.ts";
 import type { Plan } from "../plan/step.ts";
@@ -85,7 +88,7 @@ export class Container {
   ): { container: Container; process: Running } {
     const { id, spec, bundle } = definition;
     checkId(id);
-    const host = detectHost();
+    const host = hostFor(definition);
     const preserved = start.preserved ?? [];
     const whole = { ...userFacts(definition), ...definition, preserved: preserved.length };
     const plan = compile(whole, host);
@@ -106,6 +109,7 @@ export class Container {
       promises: (spec.hooks?.poststop ?? []).length > 0,
       resumes: resumesWithHost(plan),
       cgroups: containerCgroups(whole, host),
+      ...unitOfRecord(whole, host),
     };
     try {
       store.write(record);
@@ -287,8 +291,17 @@ export class Container {
   /** Changes limits; what is not given stays as it is. All of it, or nothing. @throws ContainerError */
   update(resources: Resources): void {
     requireStatus("update", this.id, this.status);
-    const { cgroups } = this.record;
-    applyUpdate(resourceWrites(detectHost().cgroups, cgroups, resources, currentResources(cgroups)));
+    const { cgroups, unit } = this.record;
+    const { cgroups: layout } = detectHost();
+    const current = currentResources(cgroups);
+    const writes = resourceWrites(layout, cgroups, resources, current);
+    // systemd first: it would take back what it does not know of
+    if (unit !== undefined) {
+      const version = layout.mode === "v2" ? 2 : 1;
+      const systemd = lookAtSystemd(unit.user);
+      setUnitProperties(unit.name, resourceProperties(resources, version, systemd, current.cpuPeriodUs), unit.user);
+    }
+    applyUpdate(writes);
   }
 
   /** A pidfd of the container's first process. @throws ContainerError when it is gone */
@@ -315,6 +328,7 @@ export class Container {
       this.#end(force);
       const { record } = this;
       for (const { path } of record.cgroups) removeCgroup(path);
+      if (record.unit !== undefined) stopUnit(record.unit.name, record.unit.user);
       if (record.promises) {
         const context = this.#context(store.directory, record, warn === undefined ? {} : { warn });
         undo(promiseHooks(readSpec(store.path)), context);
@@ -423,6 +437,18 @@ function signalEach(list: () => number[], number: number): void {
     if (still.has(pid)) signal(pidfd, number);
     close(pidfd);
   }
+}
+
+/** This host, and its systemd where that is to manage the container's cgroup. */
+function hostFor({ cgroupManager }: Omit<Definition, "preserved">): Host {
+  const host = detectHost();
+  if (cgroupManager?.systemd !== true) return host;
+  return { ...host, systemd: lookAtSystemd(cgroupManager.rootless ?? host.rootless !== undefined) };
+}
+
+function unitOfRecord(definition: Definition, host: Host): Pick<Record, "unit"> {
+  const unit = containerUnit(definition, host);
+  return unit === undefined ? {} : { unit: { name: unit.name, user: unit.user } };
 }
 
 function readTraceIn(directory: string): { plan: Plan; reports: Report[] } {

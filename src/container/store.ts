@@ -43,6 +43,8 @@ export interface Record {
   /** Whether start has more to do than to let init go on. */
   resumes: boolean;
   cgroups: readonly CgroupDirectory[];
+  /** The unit that systemd made for it. */
+  unit?: { name: string; user: boolean };
 }
 
 const VERSION = 1;

@@ -1,5 +1,6 @@
 import { basename, dirname } from "node:path";
 import { applyWrite, createDirectory, removeDirectories, removeEmptyDirectories } from "../cgroup/cgroup.ts";
+import { startUnit, stopUnit } from "../cgroup/systemd.ts";
 import { ContainerError } from "../error.ts";
 import { attachDeviceProgram } from "../kernel/bpf.ts";
 import { AT_FDCWD, AT_REMOVEDIR, close, O, open, sealedFile } from "../kernel/file.ts";
@@ -55,8 +56,12 @@ interface Handler<N extends HostStepName> {
 }
 
 const HANDLERS: { [N in HostStepName]: Handler<N> } = {
+  startUnit: {
+    run: ({ unit, properties, user }, { process }) => startUnit(unit, properties, process?.pid ?? 0, user),
+    undo: ({ unit, user }) => stopUnit(unit, user),
+  },
   makeCgroup: {
-    run: ({ path }) => void createDirectory(path),
+    run: ({ path, shared }) => void createDirectory(path, { shared: shared === true }),
     undo: ({ path }) => removeCgroup(path),
   },
   writeCgroup: { run: (write) => applyWrite(write) },

@@ -1,6 +1,6 @@
 import { NAMESPACES } from "../linux/namespaces.ts";
 import type { Process } from "../spec/spec.ts";
-import { cloneIntoCgroups, cloneProcess, createCgroup, openCgroups, openDirectories } from "./cgroup.ts";
+import { cloneIntoCgroups, cloneProcess, createCgroup, openCgroups, openDirectories, startUnit } from "./cgroup.ts";
 import type { Definition, ExecDefinition } from "./definition.ts";
 import { makeDevices, openDevices } from "./devices.ts";
 import { takeTurns } from "./encode.ts";
@@ -53,6 +53,7 @@ export function compile(given: Definition, host: Host): Plan {
     ...listenForStart(start),
     ...startInit(preserved),
 
+    ...startUnit(definition, host),
     ...setOomScore(process),
     ...joinNamespaces(spec, host),
     ...(late ? [] : shiftClocks(spec)),

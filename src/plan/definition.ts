@@ -30,6 +30,8 @@ export interface Definition {
 export interface CgroupManager {
   /** Whether a container may do without cgroups that its user may not make; as a caller without privileges may. */
   rootless?: boolean;
+  /** Whether systemd makes the container's cgroup. */
+  systemd?: boolean;
 }
 
 /** A further process in a container that runs. */

@@ -108,8 +108,12 @@ export function deviceList(rules: readonly FullDeviceRule[]): DeviceList {
 /** As devices.allow and devices.deny read it: "c 1:3 rwm", "b *:* m", and "a" for every device. */
 export function deviceText({ type, major, minor, access }: FullDeviceRule): string {
   if (type === "a") return "a";
-  const letters = (["r", "w", "m"] as const).filter((letter) => (access & ACCESS[letter]) !== 0).join("");
-  return `${type} ${major ?? "*"}:${minor ?? "*"} ${letters}`;
+  return `${type} ${major ?? "*"}:${minor ?? "*"} ${accessLetters(access)}`;
+}
+
+/** A sum of ACCESS in letters. */
+export function accessLetters(access: number): string {
+  return (["r", "w", "m"] as const).filter((letter) => (access & ACCESS[letter]) !== 0).join("");
 }
 
 function accessBits(letters: string): number {

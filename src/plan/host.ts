@@ -1,9 +1,12 @@
 import type { CgroupLayout } from "./cgroup-layout.ts";
+import type { Systemd } from "./cgroup-unit.ts";
 
 /** The facts about this host and its kernel that compile needs. src/host finds them. */
 export interface Host {
   machine: "x86_64" | "aarch64";
   cgroups: CgroupLayout;
+  /** The systemd that is to manage cgroups; absent where it is not. */
+  systemd?: Systemd;
   /** Who the caller is, unless it is root of the first user namespace. */
   rootless?: Rootless;
 }

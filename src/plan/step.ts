@@ -1,4 +1,5 @@
 import type { ResourceWrite } from "./cgroup-files.ts";
+import type { UnitProperty } from "./cgroup-unit.ts";
 
 /**
  * THE vocabulary: every step that can make a container, its arguments, its side and what it is for.
@@ -195,7 +196,8 @@ export interface HookArgs {
 /** Steps that the host carries out. */
 // biome-ignore format: a table, one row a step
 export const HOST_STEPS = {
-  makeCgroup: host<{ path: string }>(({ path }) => `makes the cgroup ${path}`, "Limits and accounting belong to a cgroup.", { undo: "removes it" }),
+  startUnit: host<{ unit: string; slice: string; properties: readonly UnitProperty[]; user: boolean }>(({ unit, slice }) => `has systemd make the unit ${unit} in ${slice}, and puts init there`, "Where systemd rules the tree of cgroups, what it has not made or delegated it may move or remove.", { undo: "stops it" }),
+  makeCgroup: host<{ path: string; shared?: boolean }>(({ path }) => `makes the cgroup ${path}`, "Limits and accounting belong to a cgroup.", { undo: "removes it" }),
   writeCgroup: host<Omit<ResourceWrite, "from">>(({ directory, file, value }) => (value === undefined ? `takes ${file} of ${directory} from its parent` : `writes ${value} to ${directory}/${file}`), "A controller's files hold its limits."),
   filterDevices: host<{ path: string; program: Uint8Array }>(({ path }) => `attaches a device filter to ${path}`, "On cgroup v2 a small program decides which devices may be opened."),
 openCgroup: host<{ path: string; slot: string }>(

@@ -3,6 +3,7 @@ import { chownSync, existsSync, mkdirSync, readFileSync, rmdirSync, statSync, wr
 import { join } from "node:path";
 import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
 import { template } from "../../src/spec/template.ts";
+import { covers } from "../conformance/covers.ts";
 import {
   type Bundle,
   cleanUp,
@@ -113,6 +114,7 @@ const RANGES: Edit = ({ linux }) => {
 };
 
 test("`spec --rootless` writes what runc writes", ({ skip }) => {
+  covers("spec --rootless");
   skip(!reachable(), UNREACHABLE);
   const written = [undefined, "runc"].map((program) => {
     const directory = join(home, program ?? "caisson");
@@ -127,6 +129,7 @@ test("`spec --rootless` writes what runc writes", ({ skip }) => {
 });
 
 test("a user is root inside, and only of what is its own", ({ skip }) => {
+  covers("rootless");
   skip(!reachable(), UNREACHABLE);
   const seen = probeAsUser((spec) => {
     spec.process.args = ["/bin/probe", "--write", "/dev/shm/file", "--write", "/proc/sys/kernel/hostname"];
@@ -292,6 +295,7 @@ test("what a user cannot have is refused in runc's words", ({ skip }) => {
 });
 
 test("limits without a cgroup of one's own, or a path where none may be made, are refused", ({ skip }) => {
+  covers("--rootless");
   skip(!reachable(), UNREACHABLE);
   skip(!version1, "runc's words are others on cgroup version 2");
   const limited = runAsUser(

@@ -150,6 +150,19 @@ export function examplePlans(): { [name: string]: Plan } {
       defined({ spec: withoutTerminal(template({ rootless: { uid: 1000, gid: 1000 } })), start: "later" }),
       HOSTS.rootless,
     ),
+    systemd: compile(
+      defined({
+        spec: {
+          ...spec,
+          linux: {
+            ...spec.linux,
+            cgroupsPath: "machine.slice:libpod:web",
+            resources: { memory: { limit: 1 << 26 }, devices: [{ allow: false, access: "rwm" }] },
+          },
+        },
+      }),
+      { ...HOSTS.v2, systemd: { version: 252, controlGroup: "", user: false } },
+    ),
     "rootless range": compile(defined({ spec: inUserNamespace() }), HOSTS.rootless),
     user: compile(defined({ spec: inUserNamespace() }), HOSTS.v2),
     everything: compile(defined({ spec: allSteps(), start: "later", console: { socket: "/s" } }), HOSTS.v2),

@@ -45,7 +45,7 @@ export interface CreationFlags {
 export function createFromBundle(
   id: string | undefined,
   flags: CreationFlags,
-  { root, rootless, warn }: Globals,
+  { root, rootless, systemdCgroup, warn }: Globals,
   { start, console, ...more }: Start & { start: Definition["start"]; console?: "creator" },
 ): { container: Container; process: Running } {
   if (id === undefined) throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
@@ -79,7 +79,7 @@ export function createFromBundle(
         ...(target === undefined ? {} : { console: target }),
         ...(flags["no-new-keyring"] ? {} : { keyring: `_ses.${id}` }),
         ...(flags["no-pivot"] ? { noPivot: true } : {}),
-        ...(rootless === undefined ? {} : { cgroupManager: { rootless } }),
+        cgroupManager: { ...(systemdCgroup ? { systemd: true } : {}), ...(rootless === undefined ? {} : { rootless }) },
       },
       {
         ...more,
