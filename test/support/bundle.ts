@@ -18,6 +18,7 @@ import { expect } from "vitest";
 import { build, makeRoot } from "../../rootfs-fixtures/build.mjs";
 import type { Linux, Mount, Process, Root, Spec } from "../../src/spec/spec.ts";
 import { template } from "../../src/spec/template.ts";
+import { PATIENCE } from "./patience.ts";
 import type { Seen, SeenAction } from "./seen.ts";
 
 /** A spec with everything that tests edit in place. */
@@ -55,7 +56,7 @@ export interface Invocation {
   input?: string;
 }
 
-const TIMEOUT_MS = 20_000;
+const TIMEOUT_MS = 20_000 * PATIENCE;
 const project = resolve(import.meta.dirname, "../..");
 let scratch = "";
 let serial = 0;
@@ -274,8 +275,8 @@ export function reportOf(bundle: Bundle): Seen {
 /** Waits for a condition that the kernel or another process makes true. */
 export function until(what: string, condition: () => boolean, timeoutMs = 10_000): void {
   const cell = new Int32Array(new SharedArrayBuffer(4));
-  for (const deadline = Date.now() + timeoutMs; !condition(); Atomics.wait(cell, 0, 0, 5))
-    if (Date.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain until ${what}`);
+  for (const deadline = Date.now() + timeoutMs * PATIENCE; !condition(); Atomics.wait(cell, 0, 0, 5))
+    if (Date.now() > deadline) throw new Error(`waited ${timeoutMs * PATIENCE} ms in vain until ${what}`);
 }
 
 export function untilStopped(bundle: Bundle): void {

@@ -6,10 +6,11 @@ import { expect } from "vitest";
 import { build, fixtures } from "../../rootfs-fixtures/build.mjs";
 import { Namespace } from "../network/namespace.ts";
 import { alive, type Outcome, until } from "./bundle.ts";
+import { PATIENCE } from "./patience.ts";
 import type { Seen } from "./seen.ts";
 
 const project = resolve(import.meta.dirname, "../..");
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 60_000 * PATIENCE;
 const TYPIST = join(import.meta.dirname, "typist.py");
 
 /** The engine's command line: beside CAISSON_BIN, or with CAISSON_BIN=node the JavaScript under Node. */
