@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { runSuites } from "../test/vm/suites.mjs";
 import { lint } from "./lint.mjs";
 import { setUp } from "./setup.mjs";
 
@@ -36,6 +37,13 @@ function runSuite(name, { args, env }) {
     ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args],
     { cwd: root, stdio: "inherit", env: { ...process.env, ...env } },
   );
+  const counts = countTests(name, report);
+  if (status !== 0 && counts.failed === 0) counts.failed = 1;
+  return counts;
+}
+
+/** Counts by vitest's own report; that there is none is one failure. */
+function countTests(name, report) {
   const counts = { passed: 0, failed: 0 };
   try {
     const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
@@ -45,8 +53,8 @@ function runSuite(name, { args, env }) {
     counts.failed = numFailedTests + broken.length;
   } catch (error) {
     console.error(`${name}: there is no report: ${error.message}`);
+    counts.failed = 1;
   }
-  if (status !== 0 && counts.failed === 0) counts.failed = 1;
   return counts;
 }
 
@@ -63,6 +71,7 @@ for (const [name, suite] of Object.entries(SUITES)) {
   console.log(`\n${name}`);
   totals[name] = runSuite(name, suite);
 }
+for (const [name, report] of Object.entries(await runSuites())) totals[name] = countTests(name, report);
 
 const sum = (key) => Object.values(totals).reduce((total, counts) => total + counts[key], 0);
 console.log("");
