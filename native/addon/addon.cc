@@ -4,6 +4,7 @@
  */
 #include <napi.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -36,6 +37,7 @@ struct {
 	trace_header *header = nullptr;
 	size_t length = 0;
 	int step = -1;
+	uint16_t kind = REPORT_HOST;
 } trace;
 
 uint64_t now_ns()
@@ -50,24 +52,56 @@ long result_of(long value)
 	return value == -1 ? -errno : value;
 }
 
+/* A trace is for looking at: of a long string its first 288 bytes will do. */
+constexpr size_t TEXT_BYTES = sizeof report_text::text, TEXT_PIECES = 4;
+
+/* The arguments of a call that are strings: bit i of `given` says that strings[i] is one. */
+struct texts {
+	std::string strings[6];
+	unsigned given = 0;
+
+	size_t pieces(size_t i) const
+	{
+		if ((given & 1u << i) == 0)
+			return 0;
+		return std::clamp((strings[i].length() + TEXT_BYTES - 1) / TEXT_BYTES, size_t{1}, TEXT_PIECES);
+	}
+};
+
+/* Leaves a report, and behind it the strings that its arguments point at. */
+void leave_report(const report &call, const texts &texts)
+{
+	uint64_t length = 1;
+	for (size_t i = 0; i < 6; i++)
+		length += texts.pieces(i);
+	uint64_t at = __atomic_fetch_add(&trace.header->count, length, __ATOMIC_RELAXED);
+	if (at >= trace.header->capacity || length > trace.header->capacity - at)
+		return;
+	report *entry = reinterpret_cast<report *>(trace.header + 1) + at;
+	*entry = call;
+	for (size_t i = 0; i < 6; i++)
+		for (size_t piece = 0; piece < texts.pieces(i); piece++) {
+			size_t from = piece * TEXT_BYTES;
+			report_text text = {};
+			texts.strings[i].copy(text.text, TEXT_BYTES, from);
+			text.arg = static_cast<uint16_t>(i);
+			text.kind = REPORT_TEXT;
+			text.length = static_cast<uint32_t>(texts.strings[i].length() - from);
+			memcpy(++entry, &text, sizeof text);
+		}
+}
+
 /* Calls the kernel; while a host step runs, leaves a report of it. */
-long call(long nr, const uint64_t args[6])
+long call(long nr, const uint64_t args[6], const texts &texts = {})
 {
 	uint64_t started = trace.step < 0 ? 0 : now_ns();
 	long result = result_of(syscall(nr, args[0], args[1], args[2], args[3], args[4], args[5]));
 	if (trace.step < 0 || trace.header == nullptr)
 		return result;
-	uint64_t at = __atomic_fetch_add(&trace.header->count, 1, __ATOMIC_RELAXED);
-	if (at < trace.header->capacity) {
-		report *entry = reinterpret_cast<report *>(trace.header + 1) + at;
-		entry->started_ns = started;
-		entry->result = result;
-		memcpy(entry->args, args, sizeof entry->args);
-		entry->step = static_cast<uint16_t>(trace.step);
-		entry->kind = REPORT_HOST;
-		entry->nr = static_cast<uint32_t>(nr);
-		entry->ended_ns = now_ns();
-	}
+	report made = {
+	    started, now_ns(), result, {}, static_cast<uint16_t>(trace.step), trace.kind, static_cast<uint32_t>(nr)};
+	memcpy(made.args, args, sizeof made.args);
+	leave_report(made, texts);
 	return result;
 }
 
@@ -101,7 +135,7 @@ std::string text_of(const Napi::String &value)
 Napi::Value Syscall(const Napi::CallbackInfo &info)
 {
 	uint64_t args[6] = {};
-	std::string strings[6];
+	texts texts;
 	size_t count = info.Length() - 1 < 6 ? info.Length() - 1 : 6;
 	for (size_t i = 0; i < count; i++) {
 		Napi::Value value = info[i + 1];
@@ -110,11 +144,12 @@ Napi::Value Syscall(const Napi::CallbackInfo &info)
 			args[i] = static_cast<uint64_t>(value.As<Napi::Number>().Int64Value());
 			break;
 		case napi_string:
-			strings[i] = text_of(value.As<Napi::String>());
+			texts.strings[i] = text_of(value.As<Napi::String>());
+			texts.given |= 1u << i;
 			/* a path with a NUL inside would name another file than the one that was checked */
-			if (strings[i].find('\0') != std::string::npos)
+			if (texts.strings[i].find('\0') != std::string::npos)
 				return Napi::Number::New(info.Env(), -EINVAL);
-			args[i] = address(strings[i].c_str());
+			args[i] = address(texts.strings[i].c_str());
 			break;
 		case napi_bigint: {
 			bool lossless;
@@ -129,7 +164,8 @@ Napi::Value Syscall(const Napi::CallbackInfo &info)
 			}
 		}
 	}
-	return Napi::Number::New(info.Env(), static_cast<double>(call(info[0].As<Napi::Number>().Int64Value(), args)));
+	return Napi::Number::New(info.Env(),
+				 static_cast<double>(call(info[0].As<Napi::Number>().Int64Value(), args, texts)));
 }
 
 /* address(bytes): for structures of the kernel that hold pointers; good for as long as the caller keeps the bytes. */
@@ -161,10 +197,11 @@ Napi::Value TraceTo(const Napi::CallbackInfo &info)
 	return Napi::Number::New(info.Env(), static_cast<double>(result));
 }
 
-/* traceStep(index): calls belong to this step of the plan; -1: to none. */
+/* traceStep(index, undo): calls belong to this step of the plan, or to taking it back; -1: to none. */
 Napi::Value TraceStep(const Napi::CallbackInfo &info)
 {
 	trace.step = int_at(info, 0);
+	trace.kind = info[1].IsBoolean() && info[1].As<Napi::Boolean>().Value() ? REPORT_UNDO : REPORT_HOST;
 	return info.Env().Undefined();
 }
 
@@ -273,14 +310,9 @@ Napi::Value Spawn(const Napi::CallbackInfo &info)
 		exec_child(&what);
 	long result = pid < 0 ? -errno : pid;
 	pthread_sigmask(SIG_SETMASK, &before, nullptr);
-	if (trace.step >= 0 && trace.header != nullptr) {
-		uint64_t at = __atomic_fetch_add(&trace.header->count, 1, __ATOMIC_RELAXED);
-		if (at < trace.header->capacity) {
-			report *entry = reinterpret_cast<report *>(trace.header + 1) + at;
-			*entry = {started,     now_ns(), result, {}, static_cast<uint16_t>(trace.step),
-				  REPORT_HOST, SYS_vfork};
-		}
-	}
+	if (trace.step >= 0 && trace.header != nullptr)
+		leave_report({started, now_ns(), result, {}, static_cast<uint16_t>(trace.step), trace.kind, SYS_vfork},
+			     {});
 	return Napi::Number::New(info.Env(), static_cast<double>(result));
 }
 

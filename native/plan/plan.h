@@ -44,10 +44,16 @@ struct trace_header {
 	uint32_t version;
 	uint32_t capacity; /* reports that fit */
 	uint64_t count;    /* reports begun; atomic, and past capacity when some were lost */
-	uint64_t zero[7];
+	int64_t epoch_ns;  /* CLOCK_REALTIME less CLOCK_MONOTONIC when the trace was made */
+	uint64_t zero[6];
 };
 
-enum report_kind { REPORT_HOST = 1, REPORT_INIT = 2 };
+enum report_kind {
+	REPORT_HOST = 1,
+	REPORT_INIT = 2,
+	REPORT_UNDO = 3, /* the host's, when it takes back what the step did */
+	REPORT_TEXT = 4, /* no call: a string that the report before it points at; struct report_text */
+};
 
 struct report {
 	uint64_t started_ns; /* CLOCK_MONOTONIC */
@@ -59,10 +65,19 @@ struct report {
 	uint32_t nr;
 };
 
+/* Addresses of the host's process mean nothing to whoever reads the trace: its strings follow their report, in pieces. */
+struct report_text {
+	char text[72];
+	uint16_t arg; /* which argument */
+	uint16_t kind;
+	uint32_t length; /* bytes of the string from here on; fewer may follow */
+};
+
 static_assert(sizeof(struct plan_header) == 32, "wire format");
 static_assert(sizeof(struct plan_step) == 48, "wire format");
 static_assert(sizeof(struct trace_header) == 80, "wire format");
 static_assert(sizeof(struct report) == 80, "wire format");
+static_assert(sizeof(struct report_text) == 80, "wire format");
 
 /* What init says on the turn socket, and what the host answers: one packet each, with SCM_RIGHTS when slots travel. */
 enum turn_kind {

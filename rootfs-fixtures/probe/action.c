@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -474,20 +475,60 @@ static bool do_tree(struct json *json, char **argument, struct context *context)
 	return write_tree(json, argument[0]);
 }
 
+/* sd_notify(3): one datagram to $NOTIFY_SOCKET */
+static bool do_notify(struct json *json, char **argument, struct context *context)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *path = getenv("NOTIFY_SOCKET");
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ssize_t sent;
+	int error;
+
+	(void)context;
+	if (path == NULL || strlen(path) >= sizeof(address.sun_path)) {
+		errno = EDESTADDRREQ;
+		return false;
+	}
+	strcpy(address.sun_path, path);
+	sent = sendto(fd, argument[0], strlen(argument[0]), 0, (struct sockaddr *)&address, sizeof(address));
+	error = errno;
+	close(fd);
+	errno = error;
+	return done(json, sent);
+}
+
 static const struct {
 	const char *name;
 	int least, most;
 	action_function *run;
 } ACTIONS[] = {
-    {"--allocate", 1, 1, do_allocate}, {"--chmod", 2, 2, do_chmod},   {"--chown", 3, 3, do_chown},
-    {"--connect", 2, 2, do_connect},   {"--exit", 1, 1, do_exit},     {"--fork", 1, 1, do_fork},
-    {"--kill", 2, 2, do_kill},         {"--listen", 1, 2, do_listen}, {"--mkdir", 1, 1, do_mkdir},
-    {"--mknod", 2, 4, do_mknod},       {"--mount", 0, 5, do_mount},   {"--open-device", 1, 2, do_open_device},
-    {"--read", 1, 1, do_read},         {"--remove", 1, 1, do_remove}, {"--report", 0, 0, do_report},
-    {"--setgid", 1, 1, do_setgid},     {"--setuid", 1, 1, do_setuid}, {"--signal-wait", 0, 0, do_signal_wait},
-    {"--sleep", 1, 1, do_sleep},       {"--spin", 1, 1, do_spin},     {"--stat", 1, 1, do_stat},
-    {"--syscall", 1, 7, do_syscall},   {"--tree", 1, 1, do_tree},     {"--umount", 1, 1, do_umount},
-    {"--write", 1, 2, do_write},       {"--xattr", 1, 1, do_xattr},
+    {"--allocate", 1, 1, do_allocate},
+    {"--chmod", 2, 2, do_chmod},
+    {"--chown", 3, 3, do_chown},
+    {"--connect", 2, 2, do_connect},
+    {"--exit", 1, 1, do_exit},
+    {"--fork", 1, 1, do_fork},
+    {"--kill", 2, 2, do_kill},
+    {"--listen", 1, 2, do_listen},
+    {"--mkdir", 1, 1, do_mkdir},
+    {"--mknod", 2, 4, do_mknod},
+    {"--mount", 0, 5, do_mount},
+    {"--notify", 1, 1, do_notify},
+    {"--open-device", 1, 2, do_open_device},
+    {"--read", 1, 1, do_read},
+    {"--remove", 1, 1, do_remove},
+    {"--report", 0, 0, do_report},
+    {"--setgid", 1, 1, do_setgid},
+    {"--setuid", 1, 1, do_setuid},
+    {"--signal-wait", 0, 0, do_signal_wait},
+    {"--sleep", 1, 1, do_sleep},
+    {"--spin", 1, 1, do_spin},
+    {"--stat", 1, 1, do_stat},
+    {"--syscall", 1, 7, do_syscall},
+    {"--tree", 1, 1, do_tree},
+    {"--umount", 1, 1, do_umount},
+    {"--write", 1, 2, do_write},
+    {"--xattr", 1, 1, do_xattr},
 };
 
 int write_action(struct json *json, char **words, int count, struct context *context)

@@ -7,8 +7,9 @@ import { diagnosed, execute, undo } from "../execute/execute.ts";
 import { awaitChange, awaitExits, type EngineServices, type HostContext, removeCgroup } from "../execute/host.ts";
 import type { Launcher } from "../execute/init.ts";
 import { resume, resumesWithHost } from "../execute/resume.ts";
-import { makeAnonymousTrace, makeTrace, openTrace, readTrace } from "../execute/trace-file.ts";
+import { makeTrace, openTrace, tryOpenTrace } from "../execute/trace-file.ts";
 import { detectHost, setgroupsOf } from "../host/host.ts";
+import { addon } from "../kernel/addon.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
 import { bootId, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
@@ -18,17 +19,16 @@ import { resourceWrites } from "../plan/cgroup-files.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
 import { resourceProperties } from "../plan/cgroup-unit.ts";
 import { compile, compileExec } from "../plan/compile.ts";
-import type { Definition } from "../plan/definition.ts";
-import { promiseHooks } from "../plan/hooks.ts";
+import type { Definition, ExecDefinition } from "../plan/definition.ts";
 import type { Host } from "../plan/host.ts";
 import { isShared } from "../plan/namespaces.ts";
 import { joinPath } from "../plan/path.ts";
 import type { Plan } from "../plan/step.ts";
 import type { Process, Resources, Spec, State, Status } from "../spec/spec.ts";
-import { decodeReports, type Report } from "../trace/report.ts";
 import { userFacts } from "./identity.ts";
+import { FAILURES, keepFailure, readDefinition, readPlan, recordExec } from "./recording.ts";
 import { requireStatus, statusOf } from "./state.ts";
-import { checkId, type Record, readDefinition, readPlan, readSpec, Store } from "./store.ts";
+import { checkId, type Record, readSpec, Store } from "./store.ts";
 
 const SIGKILL = 9;
 /** How long delete waits for another command to be done with the container. */
@@ -42,12 +42,27 @@ export interface Start {
   launcher?: Launcher;
   /** What containers of the engine need. */
   services?: EngineServices;
+  /** Makes the directory for Notify's socket, and calls this when it is there and nothing of the container is yet. */
+  notify?: () => void;
   /** Takes the terminal's master, when the definition's console is "creator". */
   takeTerminal?: (socket: number) => void;
   /** Told of the container's process as soon as it exists, for its parent to wait for. */
   adopt?: (process: Running) => void;
   /** Told of what went wrong and did not end the operation. */
   warn?: Warn;
+  /** Where a failed creation is kept, and under which name beside its id; by default beneath the state root. */
+  failures?: { directory: string; name: string };
+}
+
+/** How a container is deleted. */
+export interface Deletion {
+  /** Kills it first, if it lives. */
+  force?: boolean;
+  warn?: Warn;
+  /** Takes back its place on the network, which only the engine knows. */
+  release?: () => void;
+  /** A directory that outlives it, for its traces. */
+  keep?: string;
 }
 
 export type Warn = (message: string) => void;
@@ -106,14 +121,19 @@ export class Container {
       createdAt: new Date().toISOString(),
       uid: getuid?.() ?? 0,
       annotations: spec.annotations ?? {},
-      promises: (spec.hooks?.poststop ?? []).length > 0,
+      promises: plan.some(({ name }) => name === "promiseHooks" || name === "makeClass" || name === "monitorClass"),
       resumes: resumesWithHost(plan),
       cgroups: containerCgroups(whole, host),
+      steps: takenBackAtTheEnd(plan),
       ...unitOfRecord(whole, host),
     };
     try {
       store.write(record);
       store.writeDefinition(whole, host);
+      if (start.notify !== undefined) {
+        store.makeNotify();
+        start.notify();
+      }
       const context = container.#context(store.directory, record, start);
       const trace = makeTrace(store.directory, "trace");
       context.record = (pid) => {
@@ -130,6 +150,7 @@ export class Container {
       if (context.terminal !== undefined) start.takeTerminal?.(context.terminal);
       return { container, process };
     } catch (error) {
+      keepFailure(store.path, start.failures?.directory ?? `${root}/${FAILURES}`, error, start.failures?.name);
       store.remove();
       throw error;
     } finally {
@@ -189,24 +210,6 @@ export class Container {
     return readDefinition(`${this.#root}/${this.id}`)?.definition.preserved ?? 0;
   }
 
-  /** Plan and reports of how it was made. */
-  get trace(): { plan: Plan; reports: Report[] } {
-    return this.#locked((store) => ({
-      plan: store.plan(),
-      reports: decodeReports(readTrace(`${store.path}/trace`) ?? new Uint8Array()),
-    }));
-  }
-
-  /** The same, from a directory where keepTrace has put it. */
-  static traceIn(directory: string): { plan: Plan; reports: Report[] } {
-    return readTraceIn(directory);
-  }
-
-  /** Copies plan and trace to a directory that outlives the container. */
-  keepTrace(directory: string): void {
-    this.#locked((store) => store.copyTrace(directory));
-  }
-
   /**
    * Lets the waiting process go on to the container's program.
    * @throws ContainerError of the step that failed; the container has stopped then
@@ -232,7 +235,10 @@ export class Container {
         // its program may be running already: the specification wants it stopped
         signal(pidfd, SIGKILL);
         awaitExits([record.pid]);
-        throw this.#diagnosed(error, store);
+        const failure = this.#diagnosed(error, store);
+        // its creator deletes it next, as a rule
+        keepFailure(store.path, `${this.#root}/${FAILURES}`, failure, undefined);
+        throw failure;
       } finally {
         for (const fd of [socket, trace, pidfd]) close(fd);
       }
@@ -321,20 +327,33 @@ export class Container {
   }
 
   /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
-  delete({ force = false, warn }: { force?: boolean; warn?: Warn } = {}): void {
-    // before the lock is ours: who holds it may be waiting for what only the container's end can give
-    this.#end(force);
-    this.#locked((store) => {
+  delete({ force = false, warn, release, keep }: Deletion = {}): void {
+    const trace = tryOpenTrace(`${this.#root}/${this.id}/trace`);
+    addon().traceTo(trace);
+    try {
+      // before the lock is ours: who holds it may be waiting for what only the container's end can give
       this.#end(force);
-      const { record } = this;
-      for (const { path } of record.cgroups) removeCgroup(path);
-      if (record.unit !== undefined) stopUnit(record.unit.name, record.unit.user);
-      if (record.promises) {
-        const context = this.#context(store.directory, record, warn === undefined ? {} : { warn });
-        undo(promiseHooks(readSpec(store.path)), context);
-      }
-      store.remove();
-    }, PATIENCE_MS);
+      this.#locked((store) => {
+        this.#end(force);
+        const { record } = this;
+        addon().traceStep(record.steps.endpoint, true);
+        release?.();
+        for (const { path } of record.cgroups) {
+          addon().traceStep(record.steps.cgroups[path] ?? -1, true);
+          removeCgroup(path);
+        }
+        if (record.unit !== undefined) stopUnit(record.unit.name, record.unit.user);
+        if (record.promises) {
+          const context = this.#context(store.directory, record, warn === undefined ? {} : { warn });
+          undo(readPlan(store.path), context);
+        }
+        if (keep !== undefined) store.copyRecordings(keep);
+        store.remove();
+      }, PATIENCE_MS);
+    } finally {
+      addon().traceTo(-1);
+      if (trace >= 0) close(trace);
+    }
   }
 
   /** Kills what must not live when it is deleted. @throws ContainerError when that was not asked for */
@@ -343,13 +362,15 @@ export class Container {
     if (status === "stopped") return;
     if (!force && status !== "created") requireStatus("delete", this.id, status);
     if (status === "creating") return;
-    const { pid, cgroups } = this.record;
+    const { pid, cgroups, steps } = this.record;
     const pidfd = this.#tryOpenProcess();
     if (pidfd === undefined) return;
+    addon().traceStep(steps.process, true);
     signal(pidfd, SIGKILL);
     if (status === "paused") killAll(cgroups);
     awaitExits([pid]);
     close(pidfd);
+    addon().traceStep(-1);
   }
 
   /** Adds a process to a container that runs. It is a child of ours and outlives nothing of it. */
@@ -357,27 +378,29 @@ export class Container {
     const { spec, record, status } = this;
     if (!(ignorePaused && status === "paused")) requireStatus("exec", this.id, status);
     const preserved = start.preserved ?? [];
-    const plan = compileExec(
-      {
-        id: this.id,
-        pid: record.pid,
-        process,
-        spec,
-        cgroups: cgroups ?? record.cgroups,
-        preserved: preserved.length,
-        setgroups: setgroupsOf(record.pid),
-        ...userFacts({ spec: { ...spec, process }, bundle: record.bundle, pid: record.pid }),
-        ...(console === undefined ? {} : { console }),
-      },
-      detectHost(),
-    );
-    const trace = makeAnonymousTrace();
+    const definition: ExecDefinition = {
+      id: this.id,
+      pid: record.pid,
+      process,
+      spec,
+      cgroups: cgroups ?? record.cgroups,
+      preserved: preserved.length,
+      setgroups: setgroupsOf(record.pid),
+      ...userFacts({ spec: { ...spec, process }, bundle: record.bundle, pid: record.pid }),
+      ...(console === undefined ? {} : { console }),
+    };
+    const host = detectHost();
+    const plan = compileExec(definition, host);
+    const { trace, failed } = recordExec(`${this.#root}/${this.id}`, definition, host);
     const context = this.#context(-1, record, start);
     context.container = { pid: record.pid };
     try {
       const running = execute(plan, { trace, context, preserved, ...launcherOf(start) });
       if (context.terminal !== undefined) start.takeTerminal?.(context.terminal);
       return running;
+    } catch (error) {
+      failed(error);
+      throw error;
     } finally {
       close(trace);
     }
@@ -439,6 +462,17 @@ function signalEach(list: () => number[], number: number): void {
   }
 }
 
+/** Indices of the steps whose effects delete takes back, for its calls to be reported with them. */
+function takenBackAtTheEnd(plan: Plan): Record["steps"] {
+  const cgroups: Record["steps"]["cgroups"] = {};
+  for (const [index, step] of plan.entries()) if (step.name === "makeCgroup") cgroups[step.args.path] = index;
+  return {
+    process: plan.findIndex(({ name }) => name === "startInit"),
+    endpoint: plan.findIndex(({ name }) => name === "makeEndpoint"),
+    cgroups,
+  };
+}
+
 /** This host, and its systemd where that is to manage the container's cgroup. */
 function hostFor({ cgroupManager }: Omit<Definition, "preserved">): Host {
   const host = detectHost();
@@ -449,10 +483,6 @@ function hostFor({ cgroupManager }: Omit<Definition, "preserved">): Host {
 function unitOfRecord(definition: Definition, host: Host): Pick<Record, "unit"> {
   const unit = containerUnit(definition, host);
   return unit === undefined ? {} : { unit: { name: unit.name, user: unit.user } };
-}
-
-function readTraceIn(directory: string): { plan: Plan; reports: Report[] } {
-  return { plan: readPlan(directory), reports: decodeReports(readTrace(`${directory}/trace`) ?? new Uint8Array()) };
 }
 
 function missing(): ContainerError {

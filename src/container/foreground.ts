@@ -1,3 +1,4 @@
+import { pid } from "node:process";
 import { ContainerError } from "../error.ts";
 import { close } from "../kernel/file.ts";
 import { catchSignals, type Ending, POLLHUP, POLLIN, POLLOUT, reap, signal, wait } from "../kernel/process.ts";
@@ -7,6 +8,7 @@ import { isTerminal, makeRaw, resizeTerminal, terminalSize } from "../kernel/ter
 import { SIGNALS } from "../linux/signals.ts";
 import type { Process } from "../spec/spec.ts";
 import type { Running } from "./container.ts";
+import type { Notify } from "./notify.ts";
 
 const SIGWINCH = 28;
 /** Not forwarded: what no handler can catch, what the terminal handles, and the death of our own children. */
@@ -26,33 +28,39 @@ export function takeTerminal(socket: number): number {
  * Stays with a child of ours until it ends: signals are forwarded, and with a terminal its input and output copied.
  * @returns how it ended
  */
-export function attend({ pidfd }: Running, master?: number): Ending {
+export function attend({ pidfd }: Running, master?: number, notify?: Notify): Ending {
   const signals = catchSignals(Object.values(SIGNALS).filter((number) => !KEPT.has(number)));
-  if (master === undefined) return awaitEnding(pidfd, signals);
+  if (master === undefined) return awaitEnding(pidfd, signals, notify);
   const restore = isTerminal(0) ? makeRaw(0) : () => undefined;
   try {
-    return copyTerminal(pidfd, signals, master);
+    return copyTerminal(pidfd, signals, master, notify);
   } finally {
     restore();
   }
 }
 
-function awaitEnding(pidfd: number, signals: number): Ending {
+function awaitEnding(pidfd: number, signals: number, notify: Notify | undefined): Ending {
   for (;;) {
-    const [ended = 0] = wait([pidfd, signals]);
+    const [ended = 0, , said = 0] = wait([pidfd, signals, notify?.descriptor ?? -1]);
+    // our own end is the container's, so it is us whom the manager is to watch
+    if (said !== 0) notify?.take(pid);
     forward(signals, pidfd, undefined);
     const ending = ended === 0 ? undefined : reap(pidfd);
     if (ending !== undefined) return ending;
   }
 }
 
-function copyTerminal(pidfd: number, signals: number, master: number): Ending {
+function copyTerminal(pidfd: number, signals: number, master: number, notify: Notify | undefined): Ending {
   const buffer = Buffer.alloc(CHUNK_BYTES);
   let input = true;
   fitTerminal(master);
   for (;;) {
-    const [ended = 0, , output = 0, typed = 0] = wait([pidfd, signals, master, ...(input ? [0] : [])]);
+    const [ended = 0, , output = 0, said = 0, typed = 0] = wait([
+      ...[pidfd, signals, master, notify?.descriptor ?? -1],
+      ...(input ? [0] : []),
+    ]);
     forward(signals, pidfd, master);
+    if (said !== 0) notify?.take(pid);
     if (typed !== 0) {
       const length = tryCall("read", 0, buffer, buffer.length);
       if (length > 0) writeAll(master, buffer.subarray(0, length));
@@ -67,7 +75,7 @@ function copyTerminal(pidfd: number, signals: number, master: number): Ending {
       const ending = reap(pidfd);
       if (ending !== undefined) return ending;
     }
-    if (ended === 0 && (output & POLLHUP) !== 0 && (output & POLLIN) === 0) return awaitEnding(pidfd, signals);
+    if (ended === 0 && (output & POLLHUP) !== 0 && (output & POLLIN) === 0) return awaitEnding(pidfd, signals, notify);
   }
 }
 

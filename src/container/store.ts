@@ -1,5 +1,4 @@
 import {
-  copyFileSync,
   existsSync,
   fstatSync,
   mkdirSync,
@@ -12,14 +11,14 @@ import {
 } from "node:fs";
 import { ContainerError } from "../error.ts";
 import { AT_FDCWD, AT_REMOVEDIR, close, lock, O } from "../kernel/file.ts";
-import { kernelError, tryCall } from "../kernel/syscall.ts";
+import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
-import { compile } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
 import type { Host } from "../plan/host.ts";
 import type { Plan } from "../plan/step.ts";
 import type { Spec } from "../spec/spec.ts";
 import { OCI_VERSION } from "../spec/template.ts";
+import { copyRecordings, printDefinition, readDefinition, readPlan } from "./recording.ts";
 
 /** What is kept of a container; the status is derived from it and from the kernel. */
 export interface Record {
@@ -38,11 +37,13 @@ export interface Record {
   /** User who asked for it. */
   uid: number;
   annotations: { [key: string]: string };
-  /** Whether there are hooks to run when it is gone. */
+  /** Whether its plan has more to take back at the end than cgroups: hooks to run, a class of service. */
   promises: boolean;
   /** Whether start has more to do than to let init go on. */
   resumes: boolean;
   cgroups: readonly CgroupDirectory[];
+  /** Where the plan has the steps that are taken back at the end, cgroups by their paths; -1: nowhere. */
+  steps: { process: number; endpoint: number; cgroups: { [path: string]: number } };
   /** The unit that systemd made for it. */
   unit?: { name: string; user: boolean };
 }
@@ -50,6 +51,8 @@ export interface Record {
 const VERSION = 1;
 const FILES = ["state.json", "definition.json", "trace", "start.sock"];
 const ENOENT = 2;
+/** Where the socket of Notify is. */
+export const NOTIFY = "notify";
 
 /** One container's directory beneath the state root: state.json, definition.json, trace, start.sock. */
 export class Store {
@@ -166,14 +169,20 @@ export class Store {
     return readPlan(this.path);
   }
 
-  copyTrace(directory: string): void {
-    for (const name of ["definition.json", "trace"])
-      if (existsSync(`${this.path}/${name}`)) copyFileSync(`${this.path}/${name}`, `${directory}/${name}`);
+  copyRecordings(directory: string): void {
+    copyRecordings(this.path, directory);
   }
 
   /** Whether a container still waits for start. */
   static waits(root: string, id: string): boolean {
     return existsSync(`${root}/${id}/start.sock`);
+  }
+
+  /** The directory that the container will see; see Notify. */
+  makeNotify(): void {
+    call("mkdirat", this.directory, NOTIFY, 0o755);
+    // whatever our umask is, the container's user has to get to the socket
+    call("fchmodat", this.directory, NOTIFY, 0o755);
   }
 
   /** From here on it is running, or has stopped. */
@@ -197,40 +206,9 @@ export class Store {
   }
 }
 
-interface Kept {
-  definition: Definition;
-  host: Host;
-}
-
-/** A spec seldom has an integer that JSON cannot carry; those that do are kept exactly. */
-function printDefinition(kept: Kept): string {
-  try {
-    return JSON.stringify(kept);
-  } catch {
-    return JSON.stringify(kept, (_, value: unknown) =>
-      typeof value === "bigint" ? { $integer: value.toString() } : value,
-    );
-  }
-}
-
-/** The definition kept in a directory, and the host it was compiled for. */
-export function readDefinition(directory: string): Kept | undefined {
-  const path = `${directory}/definition.json`;
-  if (!existsSync(path)) return;
-  return JSON.parse(readFileSync(path, "utf8"), (_, value: unknown) =>
-    typeof value === "object" && value !== null && "$integer" in value ? BigInt(String(value.$integer)) : value,
-  );
-}
-
 /** The spec of the definition kept in a directory. */
 export function readSpec(directory: string): Spec {
   return readDefinition(directory)?.definition.spec ?? { ociVersion: OCI_VERSION };
-}
-
-/** The plan of the definition kept in a directory; empty where there is none. */
-export function readPlan(directory: string): Plan {
-  const kept = readDefinition(directory);
-  return kept === undefined ? [] : compile(kept.definition, kept.host);
 }
 
 /** flock(2) has no deadline. */

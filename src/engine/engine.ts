@@ -30,7 +30,6 @@ import type { EndpointArgs, Plan } from "../plan/step.ts";
 import { readBundle } from "../spec/bundle.ts";
 import type { Mount, Process } from "../spec/spec.ts";
 import { DRIVERS } from "../storage/storage.ts";
-import type { Report } from "../trace/report.ts";
 import type { ContainerJson } from "./config.ts";
 import { Containers, type ExitRecord } from "./containers.ts";
 import { definitionOf, readSeccompProfile } from "./definition.ts";
@@ -117,6 +116,7 @@ export class Engine {
         },
         takeTerminal: (socket) => monitor.giveTerminal(takeTerminal(socket)),
         adopt: ({ pid, pidfd }: Running) => monitor.announce(pid, pidfd),
+        failures: { directory: `${this.places.data}/failed`, name: container.name },
       };
       const { process, container: oci } = Container.create(this.places.root, definition, start);
       const memory = oomFile(oci.record.cgroups);
@@ -181,11 +181,6 @@ export class Engine {
     return endpointOf(this.places.data, id);
   }
 
-  /** How it was made: kept with the container, and while it runs beneath the state root. */
-  trace({ id }: ContainerJson): { plan: Plan; reports: readonly Report[] } {
-    return this.#oci(id)?.trace ?? Container.traceIn(this.containers.directory(id));
-  }
-
   /** Connects to a running container. @throws ContainerError when it does not run */
   attach(container: ContainerJson, wanted: { output?: boolean; input?: boolean }): Attachment {
     const attachment = this.tryAttach(container, wanted);
@@ -223,9 +218,9 @@ export class Engine {
     const container = this.containers.read(id);
     const kept = container !== undefined && !container.hostConfig.AutoRemove;
     const oci = this.#oci(id);
-    if (kept) oci?.keepTrace(this.containers.directory(id));
-    oci?.delete({ force: true });
-    releaseEndpoint(this.places.data, id);
+    const release = () => releaseEndpoint(this.places.data, id);
+    if (oci === undefined) release();
+    else oci.delete({ force: true, release, ...(kept ? { keep: this.containers.directory(id) } : {}) });
     if (!kept) this.containers.remove(id);
   }
 

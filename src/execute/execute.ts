@@ -20,6 +20,9 @@ export interface Execution {
   launcher?: Launcher;
 }
 
+/** What init gets to end by itself. */
+const GRACE_MS = 1000;
+
 /**
  * Carries a plan out: host steps here, init steps over there, in order. Returns when the last step has been reached:
  * the container's program executed, or init waits for start.
@@ -35,6 +38,8 @@ export function execute(
   let reached = 0;
   let turn: number | undefined;
   let cloned = false;
+  /** Whether init has said that it failed. */
+  let ending = false;
   /** Host steps before this one are done. */
   let ahead = 0;
   addon().traceTo(trace);
@@ -59,8 +64,9 @@ export function execute(
       carryOut(step, index);
     }
   } catch (error) {
-    addon().traceStep(-1);
-    init?.kill();
+    if (init !== undefined) addon().traceStep(startOf(plan), true);
+    // killed at once, it would not have reported the end of the call by which it said so
+    init?.kill(ending ? GRACE_MS : 0);
     // what was refused because it is in use is another container's: taking it back would end that one
     const foreign = error instanceof ContainerError && error.step === "makeCgroup" && error.code === "EBUSY";
     undo(plan.slice(0, foreign ? reached : reached + 1), context);
@@ -106,6 +112,7 @@ export function execute(
     const said: Said = init?.listen(cloned) ?? { kind: "gone" };
     if (said.kind === "waits" && said.step === index) return said;
     if (said.kind === "gone" && index === plan.length) return said;
+    ending = said.kind === "failed";
     if (said.kind === "failed") throw stepError(plan[said.step], said.step, said.errno);
     throw unexpectedEnd(plan[index], index);
   }
@@ -127,7 +134,17 @@ const NEEDS_NAMESPACES_ONLY: ReadonlySet<string> = new Set(["makeEndpoint", "pub
 
 /** Takes back, in reverse, what the host steps of a plan did; can be repeated. The first error does not end it. */
 export function undo(plan: Plan, context: HostContext): void {
-  for (const step of plan.toReversed()) if (!isInit(step)) undoHostStep(step, context);
+  for (const [index, step] of [...plan.entries()].reverse()) {
+    if (isInit(step)) continue;
+    addon().traceStep(index, true);
+    undoHostStep(step, context);
+  }
+  addon().traceStep(-1);
+}
+
+/** Where a plan starts init. */
+function startOf(plan: Plan): number {
+  return plan.findIndex(({ name }) => name === "startInit");
 }
 
 /** What the kernel refuses to execute is looked at: the first candidate that is there. */

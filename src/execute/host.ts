@@ -14,6 +14,7 @@ import type { Status } from "../spec/spec.ts";
 import { OCI_VERSION } from "../spec/template.ts";
 import { runHook } from "./hook.ts";
 import { mapByHelper, writeIdFile } from "./id-map.ts";
+import { enterClass, makeClass, monitorClass, removeClass } from "./resctrl.ts";
 
 const EPIPE = 32;
 
@@ -129,6 +130,17 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   runHostHook: {
     run: (hook, { state, process }) =>
       runHook(hook, state(hook.kind === "poststart" ? "running" : "creating", process?.pid ?? 0)),
+  },
+  makeClass: {
+    run: ({ path, schemata }) => makeClass(path, schemata),
+    undo: ({ path, own }) => {
+      if (own) removeClass(path);
+    },
+  },
+  enterClass: { run: ({ path }, { process }) => enterClass(path, process?.pid ?? 0) },
+  monitorClass: {
+    run: ({ path }, { process }) => monitorClass(path, process?.pid ?? 0),
+    undo: ({ path }) => removeClass(path),
   },
   promiseHooks: {
     run: () => undefined,

@@ -115,10 +115,11 @@ export class Init {
     return sendGo(this.#socket, step, descriptors);
   }
 
-  /** Kills what there is of it, and reaps it if it is ours. */
-  kill(): void {
+  /** Kills what there is of it, and reaps it if it is ours. @param graceMs for it to end by itself, when it said it would */
+  kill(graceMs = 0): void {
     for (const pidfd of [this.#stage, this.pidfd]) {
       if (pidfd < 0) continue;
+      if (graceMs > 0) wait([pidfd], graceMs);
       signal(pidfd, 9);
       wait([pidfd], 10_000, [POLLIN | POLLHUP]);
       reapOwn(pidfd);

@@ -14,14 +14,30 @@ export function makeAnonymousTrace(): number {
 
 function prepare(fd: number): number {
   call("ftruncate", fd, traceBytes(TRACE_CAPACITY));
-  const header = traceHeader(TRACE_CAPACITY);
+  const header = traceHeader(TRACE_CAPACITY, epochNs());
   call("write", fd, header, header.length);
   return fd;
 }
 
-/** Opens a trace, to append to it. @throws ContainerError */
+/** Opens a trace, to append to it; -1 where there is none. */
+export function tryOpenTrace(path: string): number {
+  return Math.max(-1, tryCall("openat", AT_FDCWD, path, O.RDWR | O.NOFOLLOW | O.CLOEXEC, 0));
+}
+
+/** The same of one that must be there. @throws ContainerError */
 export function openTrace(directory: number, name: string): number {
   return call("openat", directory, name, O.RDWR | O.NOFOLLOW | O.CLOEXEC, 0);
+}
+
+/** CLOCK_REALTIME less CLOCK_MONOTONIC, now. */
+function epochNs(): bigint {
+  return clock(0) - clock(1);
+}
+
+function clock(number: number): bigint {
+  const time = new BigInt64Array(2);
+  call("clock_gettime", number, new Uint8Array(time.buffer));
+  return (time[0] ?? 0n) * 1_000_000_000n + (time[1] ?? 0n);
 }
 
 /** Reads a whole trace. @returns undefined when there is none */

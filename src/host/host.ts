@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { arch, getegid, geteuid } from "node:process";
 import { ContainerError } from "../error.ts";
 import { AT_FDCWD } from "../kernel/file.ts";
@@ -22,17 +22,24 @@ export function detectHost(): Host {
 function lookAtHost(): Host {
   if (arch !== "x64" && arch !== "arm64")
     throw new ContainerError({ message: `Caisson does not know the architecture ${arch}`, code: "ENOEXEC" });
-  const cgroups = parseCgroupLayout(
-    readFileSync("/proc/self/mountinfo", "utf8"),
-    readFileSync("/proc/self/cgroup", "utf8"),
-    v2Controllers(),
-  );
+  const mounts = readFileSync("/proc/self/mountinfo", "utf8");
+  const cgroups = parseCgroupLayout(mounts, readFileSync("/proc/self/cgroup", "utf8"), v2Controllers());
+  // mountinfo of proc(5): the mount point is the fifth field, the type the first behind the dash
+  const resctrl = / (\S+) \S+(?: \S+:\S+)* - resctrl /.exec(mounts)?.[1];
   const rootless = lookAtCaller();
   return {
     machine: arch === "x64" ? "x86_64" : "aarch64",
     cgroups: rootless === undefined ? cgroups : markDelegated(cgroups),
+    apparmor: startsWith("/sys/module/apparmor/parameters/enabled", "Y"),
+    // the file is there once a policy can be loaded: selinuxfs is mounted by nobody else
+    selinux: existsSync("/sys/fs/selinux/enforce"),
+    ...(resctrl === undefined ? {} : { resctrl }),
     ...(rootless === undefined ? {} : { rootless }),
   };
+}
+
+function startsWith(path: string, text: string): boolean {
+  return existsSync(path) && readFileSync(path, "utf8").startsWith(text);
 }
 
 /** Whether we are root of a user namespace other than the first: its map leaves ids out, or the kernel has none. */

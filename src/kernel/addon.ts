@@ -6,7 +6,7 @@ export interface Addon {
   syscall(nr: number, ...args: Argument[]): number;
   address(bytes: Uint8Array): bigint;
   traceTo(fd: number): number;
-  traceStep(index: number): void;
+  traceStep(index: number, undo?: boolean): void;
   spawn(
     file: number | string,
     argv: string[],

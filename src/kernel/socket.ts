@@ -4,6 +4,7 @@ import { call, kernelError, tryCall } from "./syscall.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
 
@@ -21,7 +22,10 @@ function unixAddress(path: string): Uint8Array {
   const address = Buffer.alloc(2 + bytes.length + 1);
   address.writeUInt16LE(AF_UNIX, 0);
   bytes.copy(address, 2);
-  return address;
+  // unix(7): a name that is in no file system begins with NUL, and ends where the address does
+  if (!path.startsWith("@")) return address;
+  address[2] = 0;
+  return address.subarray(0, -1);
 }
 
 /** A listening SOCK_SEQPACKET socket called name in the directory; sun_path is 108 bytes, hence the descriptor. */
@@ -31,6 +35,21 @@ export function listenIn(directory: number, name: string): number {
   call("bind", socket, address, address.length);
   call("listen", socket, 16);
   return socket;
+}
+
+/** A datagram socket called name in the directory, to which everybody may write. @throws ContainerError */
+export function bindDatagramIn(directory: number, name: string): number {
+  const socket = call("socket", AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  tryCall("unlinkat", directory, name, 0);
+  const address = unixAddress(`/proc/self/fd/${directory}/${name}`);
+  call("bind", socket, address, address.length);
+  call("fchmodat", directory, name, 0o777);
+  return socket;
+}
+
+/** Connects to a datagram socket; "@" begins an abstract name. @returns the socket or -errno */
+export function connectDatagram(path: string): number {
+  return connect(path, SOCK_DGRAM);
 }
 
 /** Connects to a SOCK_SEQPACKET listener in a directory. @returns the socket or -errno */

@@ -55,6 +55,7 @@ const NUMBERS = {
   finit_module: [313, 273],
   renameat2: [316, 276],
   eventfd2: [290, 19],
+  pipe2: [293, 59],
   memfd_create: [319, 279],
   bpf: [321, 280],
   statx: [332, 291],
@@ -68,6 +69,7 @@ const NUMBERS = {
   close_range: [436, 436],
   openat2: [437, 437],
   mount_setattr: [442, 442],
+  clock_gettime: [228, 113],
   mount: [165, 40],
   waitid: [247, 95],
   getdents64: [217, 61],
@@ -106,6 +108,14 @@ export function call(name: SyscallName, ...args: Argument[]): number {
       args.find((arg) => typeof arg === "string" && arg !== ""),
     );
   return result;
+}
+
+/** pipe2(2), close-on-exec: the end to read from, the end to write to. @throws ContainerError */
+export function pipe(): [number, number] {
+  const O_CLOEXEC = 0o2000000;
+  const ends = new Int32Array(2);
+  call("pipe2", new Uint8Array(ends.buffer), O_CLOEXEC);
+  return [ends[0] ?? -1, ends[1] ?? -1];
 }
 
 /** The error for a system call that failed. */

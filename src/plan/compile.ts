@@ -7,6 +7,7 @@ import { takeTurns } from "./encode.ts";
 import { hostHooks, initHooks, openHookStates, promiseHooks } from "./hooks.ts";
 import type { Host } from "./host.ts";
 import { becomeRoot, mapIdentities, offerMaps, setgroupsDenied, withdrawMaps } from "./identity.ts";
+import { openLabels, setLabels } from "./labels.ts";
 import { limitResources, listMask, setMachineView, setOomScore } from "./limits.ts";
 import { mountFilesystems, openSources } from "./mounts.ts";
 import {
@@ -22,6 +23,7 @@ import { connectNetwork, raiseLoopback } from "./network.ts";
 import { hidePaths } from "./paths.ts";
 import { dropPrivileges, filterSyscalls } from "./privileges.ts";
 import { execute, findExecutable } from "./process.ts";
+import { joinClass, rejoinClass } from "./resctrl.ts";
 import { attachRoot, changeRoot, leaveMounts, makeWorkingDirectory, openMappedRoot, openRoot } from "./rootfs.ts";
 import { bindSharedViews, cloneInside, refuseUnmapped } from "./rootless.ts";
 import type { Plan, Step } from "./step.ts";
@@ -38,7 +40,7 @@ export function compile(given: Definition, host: Host): Plan {
   const { spec, start, preserved, home } = definition;
   const process = spec.process ?? NO_PROCESS;
   const seccomp = spec.linux?.seccomp;
-  refuseUnsupported(spec, process);
+  refuseUnsupported(spec, process, host);
   refuseUnmapped(spec, process, host);
   const trees = [...openRoot(definition), ...openSources(definition), ...openDevices(spec, host)];
   const inside = host.rootless !== undefined;
@@ -61,6 +63,7 @@ export function compile(given: Definition, host: Host): Plan {
     ...cloneProcess(definition, host),
 
     ...mapIdentities(spec, host),
+    ...joinClass(definition, host),
     ...openMappedRoot(definition),
 
     ...(late ? shiftClocks(spec) : []),
@@ -83,11 +86,13 @@ export function compile(given: Definition, host: Host): Plan {
     ...attachTerminal(process, true),
     ...limitResources(process),
     ...setSysctls(spec),
+    ...openLabels(process, host),
     ...hidePaths(spec),
     ...initHooks(spec, "createContainer"),
     ...changeRoot(definition),
     ...nameMachine(spec),
     ...setMachineView(spec),
+    ...setLabels(process, host),
     ...dropPrivileges(process, seccomp, setgroupsDenied(spec, host)),
     ...findExecutable(process),
     ...waitForStart(start, late && isNew(spec, "pid")),
@@ -101,9 +106,9 @@ export function compile(given: Definition, host: Host): Plan {
 
 /** A further process in a container that runs: the same steps, but everything is joined instead of made. */
 export function compileExec(definition: ExecDefinition, host: Host): Plan {
-  const { process, spec, cgroups, preserved, home, setgroups } = definition;
+  const { id, process, spec, cgroups, preserved, home, setgroups } = definition;
   const seccomp = spec.linux?.seccomp;
-  refuseUnsupported(spec, process);
+  refuseUnsupported(spec, process, host);
   const types = userPlace(spec.linux?.namespaces ?? [], host).map(({ type }) => type);
   return takeTurns([
     ...types.map(
@@ -129,11 +134,14 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     ),
     ...cloneIntoCgroups(0, cgroups, "/spec/process"),
     ...affinity(process.execCPUAffinity?.final, "final"),
+    ...rejoinClass(spec, id, host),
 
     ...becomeRoot(spec),
     { name: "newSession", args: {}, from: "/spec/process" },
     ...attachTerminal(process, false),
     ...limitResources(process),
+    ...openLabels(process, host),
+    ...setLabels(process, host),
     ...(types.includes("mount") ? [] : [{ name: "changeRoot" as const, args: { root: "root" }, from: "/spec/root" }]),
     { name: "closeSlot", args: { file: "root" }, from: "/spec/root" },
     ...setMachineView(spec),

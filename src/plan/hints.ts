@@ -26,6 +26,9 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   },
   checkDirectory: { ENOENT: "the working directory is outside of the container's root: choose one inside" },
   openRoot: { ENOENT: "root.path of config.json does not exist: make the root or correct the path" },
+  enterClass: {
+    ENOENT: "linux.intelRdt.closID names a class of service that must exist, unless schemata are given to make it with",
+  },
   openSource: { ENOENT: "a bind mount's source must exist on the host" },
 };
 

@@ -5,6 +5,11 @@ import type { Systemd } from "./cgroup-unit.ts";
 export interface Host {
   machine: "x86_64" | "aarch64";
   cgroups: CgroupLayout;
+  /** Whether this security module is there, and on. */
+  apparmor: boolean;
+  selinux: boolean;
+  /** Where the resctrl filesystem is mounted, if it is. */
+  resctrl?: string;
   /** The systemd that is to manage cgroups; absent where it is not. */
   systemd?: Systemd;
   /** Who the caller is, unless it is root of the first user namespace. */

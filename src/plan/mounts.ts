@@ -4,6 +4,7 @@ import { containerCgroups } from "./cgroup.ts";
 import type { CgroupDirectory, CgroupHierarchy } from "./cgroup-layout.ts";
 import type { Definition } from "./definition.ts";
 import type { Host } from "./host.ts";
+import { mountContext } from "./labels.ts";
 import { isNew } from "./namespaces.ts";
 import { joinPath, normalPath } from "./path.ts";
 import type { Step } from "./step.ts";
@@ -64,7 +65,7 @@ export function mountFilesystems(definition: Definition, host: Host): Step[] {
       makeFilesystem(
         mount.type ?? "",
         mount.source ?? "",
-        [...options.superFlags, ...options.data],
+        [...options.superFlags, ...options.data, ...mountContext(mount.type ?? "", spec.linux?.mountLabel)],
         options.attrSet,
         at,
       ),

@@ -215,13 +215,16 @@ openCgroup: host<{ path: string; slot: string }>(
   openConsoleSocket: host<{ path: string; slot: string }>(({ path }) => `connects to the console socket ${path}`, "The engine receives the terminal's master there.", { fills: "slot" }),
   openTurns: host<{ slot: string }>(() => "offers to take the terminal's master itself", "In the foreground the runtime copies between the two terminals.", { fills: "slot" }),
   listen: host<{ slot: string }>(() => "listens on start.sock", "start, in another process, finds the waiting init there.", { fills: "slot" }),
-  startInit: host<{ preserved: number }>(() => "starts init", "A small static program with no policy does the rest from inside."),
+  startInit: host<{ preserved: number }>(() => "starts init", "A small static program with no policy does the rest from inside.", { undo: "kills it" }),
   denySetgroups: host<Record<string, never>>(() => "forbids it to leave its groups", "Who may not give up groups outside must not by way of a user namespace: a file can deny a group what it allows others (CVE-2014-8989)."),
   mapIdsByHelper: host<{ kind: "uid" | "gid"; map: string }>(({ kind, map }) => `has new${kind}map map the ${kind}s: ${map.trim().replaceAll("\n", ", ")}`, "A user may map but its own id; this program of root's gives it those of /etc/subuid and /etc/subgid."),
   mapIds: host<{ kind: "uid" | "gid"; map: string }>(({ kind, map }) => `maps the ${kind}s: ${map.trim().replaceAll("\n", ", ")}`, "Without a map every id in the user namespace is the overflow id."),
   makeEndpoint: host<EndpointArgs>(({ address, bridge }) => `connects it to ${bridge} as ${address}`, "A veth pair is a cable: one end on the bridge, one in the container.", { undo: "removes the link; the last one takes the bridge with it" }),
   publishPorts: host<EndpointArgs>(({ ports }) => `publishes ${ports.map((port) => `${port.hostPort}→${port.containerPort}/${port.protocol}`).join(", ") || "no ports"} and masquerades what goes out`, "Addresses of the bridge are unknown outside.", { undo: "goes with the link: removes its rules; the last one takes our chains with it" }),
   runHostHook: host<HookArgs>(({ kind, path }) => `runs the ${kind} hook ${path}`, "Hooks of these kinds run in the runtime's namespaces."),
+  makeClass: host<{ path: string; schemata: readonly string[]; own: boolean }>(({ path, schemata }) => `makes the class of service ${path}${schemata.length === 0 ? "" : ` with ${schemata.join(", ")}`}`, "A class of service has its own part of the processors' cache and memory bandwidth.", { undo: "removes it where it is the container's own" }),
+  enterClass: host<{ path: string }>(({ path }) => `moves the process into the class of service ${path}`, "What it starts stays in there."),
+  monitorClass: host<{ path: string }>(({ path }) => `monitors the process in ${path}`, "A monitoring group counts what its processes use of cache and memory bandwidth.", { undo: "removes it" }),
   promiseHooks: host<{ hooks: readonly HookArgs[] }>(({ hooks }) => `promises the poststop hook${hooks.length === 1 ? "" : "s"} ${hooks.map(({ path }) => path).join(", ")}`, "The specification has them run once all is taken back, whether the container lived or could not be made.", { undo: "runs them" }),
   sendListener: host<{ path: string; metadata?: string; status: "creating" | "created" | "running"; listener: string }>(({ path }) => `sends the listener and the container's state to ${path}`, "An agent there decides about the system calls that the filter asks about."),
   recordCreated: host<Record<string, never>>(() => "records that the container is created", "From here on other commands may see it."),
@@ -244,6 +247,12 @@ export type Step = InitStep | HostStep;
 
 /** The whole, in order. */
 export type Plan = readonly Step[];
+
+/** How the effect of a step is taken back, if it leaves any. */
+export function undoOf(step: Step): string | undefined {
+  const definition: { undo?: string } = isInit(step) ? {} : HOST_STEPS[step.name];
+  return definition.undo;
+}
 
 /** Which side carries a step out. */
 export function isInit(step: Step): step is InitStep {

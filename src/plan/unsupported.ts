@@ -1,30 +1,45 @@
 import { ContainerError } from "../error.ts";
 import { parseMountOptions } from "../linux/mount-options.ts";
 import type { Process, Spec } from "../spec/spec.ts";
+import type { Host } from "./host.ts";
 
 /**
- * What the specification has and Caisson does not do yet. To leave it out would make a container that is less
- * confined than was asked for, so such a spec is refused. @throws ContainerError with the pointer of the first
+ * What the specification has and this host, or Caisson, does not. To leave it out would make a container that is less
+ * confined than was asked for, so such a spec is refused. Where runc refuses, too, its words are used.
+ * @throws ContainerError with the first's pointer, and the others in its message
  */
-export function refuseUnsupported({ linux, mounts = [] }: Spec, process: Process): void {
+export function refuseUnsupported({ linux, mounts = [] }: Spec, process: Process, host: Host): void {
+  const { apparmorProfile = "", selinuxLabel = "" } = process;
+  const withoutSelinux = "selinux label is specified in config, but selinux is disabled or not supported";
   const asked: [boolean, string, string][] = [
     [
-      (process.apparmorProfile ?? "") !== "" && process.apparmorProfile !== "unconfined",
-      "AppArmor profiles",
+      apparmorProfile !== "" && apparmorProfile !== "unconfined" && !host.apparmor,
+      "apparmor: config provided but apparmor not supported",
       "/spec/process/apparmorProfile",
     ],
-    [(process.selinuxLabel ?? "") !== "", "SELinux labels", "/spec/process/selinuxLabel"],
-    [(linux?.mountLabel ?? "") !== "", "SELinux labels", "/spec/linux/mountLabel"],
-    [Object.keys(linux?.netDevices ?? {}).length > 0, "network devices of the host", "/spec/linux/netDevices"],
-    [linux?.intelRdt !== undefined, "Intel RDT", "/spec/linux/intelRdt"],
+    [selinuxLabel !== "" && !host.selinux, withoutSelinux, "/spec/process/selinuxLabel"],
+    [(linux?.mountLabel ?? "") !== "" && !host.selinux, withoutSelinux, "/spec/linux/mountLabel"],
+    [
+      linux?.intelRdt !== undefined && host.resctrl === undefined,
+      "intelRdt is specified in config, but Intel RDT is not supported or enabled",
+      "/spec/linux/intelRdt",
+    ],
+    [Object.keys(linux?.netDevices ?? {}).length > 0, notYet("network devices of the host"), "/spec/linux/netDevices"],
     ...mounts.flatMap((mount, at): [boolean, string, string][] => {
       const { idmap, tmpcopyup } = parseMountOptions(mount.options ?? []);
       return [
-        [idmap !== undefined || (mount.uidMappings ?? []).length > 0, "idmapped mounts", `/spec/mounts/${at}`],
-        [tmpcopyup, "tmpcopyup", `/spec/mounts/${at}/options`],
+        [idmap !== undefined || (mount.uidMappings ?? []).length > 0, notYet("idmapped mounts"), `/spec/mounts/${at}`],
+        [tmpcopyup, notYet("tmpcopyup"), `/spec/mounts/${at}/options`],
       ];
     }),
   ];
-  const [, what, from] = asked.find(([present]) => present) ?? [];
-  if (what !== undefined) throw new ContainerError({ message: `${what} are not supported yet`, code: "ENOTSUP", from });
+  const [first, ...others] = asked.filter(([present]) => present);
+  if (first === undefined) return;
+  const [, what, from] = first;
+  const rest = others.map(([, message, pointer]) => `\n  ${pointer.replace(/^\/spec/, "")}: ${message}`);
+  throw new ContainerError({ message: [what, ...rest].join(""), code: "ENOTSUP", from });
+}
+
+function notYet(what: string): string {
+  return `${what} are not supported yet`;
 }

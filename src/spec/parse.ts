@@ -495,7 +495,8 @@ const intelRdt = check(
     },
   ),
   ({ closID }, complain) => {
-    if (closID) fileName(closID, complain, "closID");
+    // "/" is the root's own class
+    if (closID && closID !== "/") fileName(closID, complain, "closID");
   },
 );
 

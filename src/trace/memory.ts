@@ -17,10 +17,12 @@ interface Region {
  * What init's pointers pointed at. A report has addresses only; but init reads its strings out of the plan's bytes,
  * and those are known. Where it had mapped them is what the calls agree upon: a page that makes their pointers point
  * at their own steps' arguments.
+ * @param secrets whether the environment's variables are told
  * @returns words for an address; undefined for one that is not the plan's
  */
-export function planMemory(traced: readonly TracedStep[]): (address: bigint) => string | undefined {
-  const regions = regionsOf(traced.map(({ step }) => step));
+export function planMemory(traced: readonly TracedStep[], secrets: boolean): (address: bigint) => string | undefined {
+  const plan = traced.filter(({ undo }) => !undo).map(({ step }) => step);
+  const regions = regionsOf(plan, secrets);
   const base = baseOf(traced, regions);
   const all = [...regions.values()].flat();
   return (address) => {
@@ -32,7 +34,7 @@ export function planMemory(traced: readonly TracedStep[]): (address: bigint) => 
 }
 
 /** By index of the step. */
-function regionsOf(plan: Plan): Map<number, Region[]> {
+function regionsOf(plan: Plan, secrets: boolean): Map<number, Region[]> {
   const bytes = Buffer.from(encode(plan).bytes);
   const word = (at: number) => Number(bytes.readBigUInt64LE(at));
   const regions = new Map<number, Region[]>();
@@ -45,8 +47,10 @@ function regionsOf(plan: Plan): Map<number, Region[]> {
       if (kind === "bytes" && value instanceof Uint8Array)
         return [{ start: start + BLOB_HEADER_BYTES, length: value.length + 1, text: () => `<${value.length} bytes>` }];
       if (kind !== "strings" || !Array.isArray(value)) return [];
-      const vector = { start, length: value.length * 8 + 8, text: () => printVector(argument, value.map(String)) };
-      return [vector, ...value.map((_, n) => stringRegion(bytes, word(start + n * 8)))];
+      const hidden = argument === "environment" && !secrets;
+      const text = () => (hidden ? `<${value.length} variables>` : printVector(value.map(String)));
+      const vector = { start, length: value.length * 8 + 8, text };
+      return hidden ? [vector] : [vector, ...value.map((_, n) => stringRegion(bytes, word(start + n * 8)))];
     });
     regions.set(plan.indexOf(step), found);
   });
@@ -62,11 +66,8 @@ function stringRegion(bytes: Buffer, start: number): Region {
   };
 }
 
-/** Values of environment variables may be secrets, and traces are shown around. */
-function printVector(argument: string, strings: readonly string[]): string {
-  return argument === "environment"
-    ? `<${strings.length} variables>`
-    : `[${strings.map((text) => JSON.stringify(text)).join(", ")}]`;
+function printVector(strings: readonly string[]): string {
+  return `[${strings.map((text) => JSON.stringify(text)).join(", ")}]`;
 }
 
 function baseOf(traced: readonly TracedStep[], regions: ReadonlyMap<number, Region[]>): bigint | undefined {

@@ -103,15 +103,17 @@ const AT_FDCWD = -100n;
 
 /**
  * A call's arguments, as many as it takes, for people.
- * @param pointed what a pointer points at, where that is known
+ * @param pointed what the pointer at this place points at, where that is known
  */
 export function printArguments(
   name: string,
   args: readonly bigint[],
-  pointed: (address: bigint) => string | undefined,
+  pointed: (at: number, address: bigint) => string | undefined,
 ): string[] {
   const parameters = PARAMETERS[name] ?? "xxxxxx";
-  return [...parameters].map((parameter, at) => printArgument(parameter, args[at] ?? 0n, pointed));
+  return [...parameters].map((parameter, at) =>
+    printArgument(parameter, args[at] ?? 0n, (address) => pointed(at, address)),
+  );
 }
 
 function printArgument(parameter: string, value: bigint, pointed: (address: bigint) => string | undefined): string {

@@ -23,7 +23,7 @@ function snapshot(): string[] {
     existsSync(directory)
       ? readdirSync(directory, { ...options, encoding: "utf8" }).map((name) => join(directory, name))
       : [];
-  const kept = new RegExp(`^${machine.data}/(layers|oci|networks|volumes)(/|$)`);
+  const kept = new RegExp(`^${machine.data}/(layers|oci|networks|volumes|failed)(/|$)`);
   return [
     ...snapshotHost().lines,
     ...(machine.network?.snapshot().split("\n") ?? []).map((line) => `in the network: ${line}`),

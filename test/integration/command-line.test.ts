@@ -154,3 +154,30 @@ test("the memory policy is the process's", ({ skip }) => {
   const { pid } = state(bundle);
   expect(readFileSync(`/proc/${pid}/numa_maps`, "utf8")).toMatch(/ bind=static:0 /);
 });
+
+test("--debug logs more, where the log is, and in its format", () => {
+  covers("--debug");
+  const log = join(mkdtempSync(join(scratchDirectory(), "log-")), "log");
+  const bundle = makeBundle();
+  const quiet = runtime(["--log", log, "list"]);
+  expect(quiet).toMatchObject({ status: 0, stderr: "" });
+  expect(readFileSync(log, "utf8")).toBe("");
+  expect(
+    runtime(["--debug", "--log", log, "--log-format", "json", "run", "--bundle", bundle.path, bundle.id]),
+  ).toMatchObject({ status: 0, stderr: "" });
+  const lines = readFileSync(log, "utf8").trimEnd().split("\n");
+  expect(lines.map((line) => JSON.parse(line).level)).toEqual(lines.map(() => "debug"));
+  expect(lines[0]).toContain(bundle.id);
+});
+
+test("a log that cannot be written, or is of no known format, is said before anything is done", () => {
+  const bundle = makeBundle();
+  for (const words of [
+    ["--log", "/no/such/directory/log"],
+    ["--log-format", "xml"],
+    ["--rootless", "perhaps"],
+  ]) {
+    expect(runtime([...words, "create", "--bundle", bundle.path, bundle.id]).status, words[0]).toBe(1);
+    expect(runtime(["state", bundle.id]).status).toBe(1);
+  }
+});

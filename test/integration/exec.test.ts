@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
@@ -23,6 +23,7 @@ import {
   until,
   untilStopped,
 } from "../support/bundle.ts";
+import { directoryOf } from "../support/cgroup.ts";
 import type { Seen } from "../support/seen.ts";
 
 // runc exec, which engines use for further processes in a container.
@@ -223,4 +224,32 @@ test("a container without a mount namespace of its own keeps its further process
   });
   const seen = seenIn(exec(bundle, ["/bin/probe", "--stat", "/work", "--stat", "/../../bin/probe"]));
   expect(seen.actions.map(({ error }) => error)).toEqual(["ENOENT", null]);
+});
+
+test("--cgroup puts the process beneath the container's cgroups: one, or those of named controllers", ({ skip }) => {
+  covers("exec --cgroup");
+  skip(!existsSync("/sys/fs/cgroup/memory/memory.limit_in_bytes"), "divides cgroups of version 1");
+  const bundle = idle();
+  const { pid } = state(bundle);
+  for (const controller of ["memory", "pids"]) mkdirSync(`${directoryOf(pid, controller)}/sub`);
+  const cgroupsIn = (...flags: string[]) =>
+    Object.fromEntries(
+      seenIn(exec(bundle, ["/bin/probe"], { flags })).cgroup.map((line) => {
+        const [, names = "", path = ""] = line.split(":");
+        return [names, path.slice(path.lastIndexOf("/") + 1)];
+      }),
+    );
+  expect(cgroupsIn("--cgroup", "memory,pids:sub")).toMatchObject({ memory: "sub", pids: "sub", cpu: bundle.id });
+  expect(cgroupsIn("--cgroup", "memory:sub")).toMatchObject({ memory: "sub", pids: bundle.id });
+  for (const [argument = "", says = ""] of [
+    ["memory:absent", "absent does not exist"],
+    ["nosuch:sub", "unknown controller nosuch in SubCgroupPaths"],
+    ["memory:../other", "../other is not a sub cgroup path"],
+    [":sub", "empty <controller> prefix"],
+    ["sub", "/sub does not exist"],
+  ])
+    expect(exec(bundle, ["/bin/true"], { flags: ["--cgroup", argument] })).toMatchObject({
+      status: 255,
+      stderr: expect.stringContaining(says),
+    });
 });

@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
-import { Container } from "../../src/container/container.ts";
+import { readRecording } from "../../src/container/recording.ts";
 import type { HookName } from "../../src/spec/spec.ts";
 import { join as joinTrace } from "../../src/trace/join.ts";
 import { covers } from "../conformance/covers.ts";
@@ -277,10 +277,8 @@ test("the trace has the hooks that run after start", () => {
   const { bundle } = hookedBundle();
   expect(create(bundle).status).toBe(0);
   expect(start(bundle).status).toBe(0);
-  const { trace } = Container.open(stateRoot(), bundle.id);
-  const traced = joinTrace(trace.plan, trace.reports).filter(({ step }) =>
-    step.from.startsWith("/spec/hooks/poststart"),
-  );
+  const { plan, reports } = readRecording(join(stateRoot(), bundle.id)) ?? { plan: [], reports: [] };
+  const traced = joinTrace(plan, reports).filter(({ step }) => step.from.startsWith("/spec/hooks/poststart"));
   expect(traced.map(({ outcome, calls }) => [outcome, calls.length > 0])).toEqual([
     ["done", true],
     ["done", true],

@@ -24,6 +24,7 @@ import {
   startRuntime,
   state,
   stateRoot,
+  states,
   underNode,
   until,
   untilStopped,
@@ -172,7 +173,7 @@ describe("the words of errors are runc's", () => {
     const running = idle();
     expect(messageOf(kill(running, "NOSUCH").stderr)).toMatch(/signal/);
     expect(runtime(["nosuch"]).status).not.toBe(0);
-    expect(readdirSync(stateRoot())).toEqual([running.id]);
+    expect(states()).toEqual([running.id]);
   });
 
   test.each([

@@ -1,4 +1,4 @@
-import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
@@ -295,4 +295,28 @@ test("the exit status of the command is that of run, and 128 more than the signa
     spec.process.args = ["/bin/probe", "--syscall", "62", "0", "9"];
   });
   expect(run(killed).status).toBe(137);
+});
+
+test("a profile or label of a security module that is not there is refused, all of them at once", () => {
+  covers("process.apparmorProfile", "process.selinuxLabel", "linux.mountLabel", "linux.intelRdt");
+  const apparmor = existsSync("/sys/module/apparmor");
+  const selinux = existsSync("/sys/fs/selinux/enforce");
+  const bundle = makeBundle((spec) => {
+    if (!apparmor) spec.process.apparmorProfile = "cage";
+    if (!selinux) Object.assign(spec, { process: { ...spec.process, selinuxLabel: "label" } });
+    if (!selinux) spec.linux.mountLabel = "label";
+    spec.linux.intelRdt = { closID: "no-such-class" };
+  });
+  const { status, stdout, stderr } = run(bundle);
+  expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
+  if (!apparmor) expect(stderr).toContain("apparmor: config provided but apparmor not supported");
+  if (!selinux) expect(stderr).toContain("/linux/mountLabel: selinux label is specified in config, but selinux is");
+  expect(stderr).toContain("intelRdt is specified in config, but Intel RDT is not supported or enabled");
+});
+
+test("unconfined can be asked for where nothing confines", () => {
+  const seen = probe((spec) => {
+    spec.process.apparmorProfile = "unconfined";
+  });
+  expect(seen.pid).toBe(1);
 });

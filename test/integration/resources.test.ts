@@ -111,6 +111,7 @@ describe("update", () => {
   });
 
   test("says what it cannot read, and of what it does not have", () => {
+    covers("update rdt");
     const bundle = idle();
     for (const [flag, value, says] of [
       ["--memory", "lots", "invalid value for memory"],

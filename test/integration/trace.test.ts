@@ -13,7 +13,7 @@ import { constants, tmpdir } from "node:os";
 import { join as joinPath, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { build, makeRoot } from "../../rootfs-fixtures/build.mjs";
-import { Container } from "../../src/container/container.ts";
+import { readRecording } from "../../src/container/recording.ts";
 import type { Spec } from "../../src/spec/spec.ts";
 import { template } from "../../src/spec/template.ts";
 import { join, type TracedStep } from "../../src/trace/join.ts";
@@ -90,7 +90,7 @@ function runUnderStrace(called: readonly string[], spec: Spec): { traced: Traced
     const { status, stderr } = spawnSync(command, words, { cwd: directory, encoding: "utf8" });
     expect(stderr).toBe("");
     expect(status).toBe(0);
-    const { plan, reports } = Container.open(root, ID).trace;
+    const { plan, reports } = readRecording(joinPath(root, ID)) ?? { plan: [], reports: [] };
     const threads = readdirSync(witnessed).map((name): [number, string[]] => [
       Number(name.split(".")[1]),
       readFileSync(joinPath(witnessed, name), "utf8").trimEnd().split("\n"),

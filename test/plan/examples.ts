@@ -12,6 +12,9 @@ import { everything } from "../spec/everything.ts";
 export const HOSTS = {
   v2: {
     machine: "x86_64",
+    apparmor: true,
+    selinux: true,
+    resctrl: "/sys/fs/resctrl",
     cgroups: parseCgroupLayout(
       "25 20 0:22 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n",
       "0::/session\n",
@@ -20,6 +23,8 @@ export const HOSTS = {
   },
   rootless: {
     machine: "x86_64",
+    apparmor: false,
+    selinux: false,
     cgroups: {
       mode: "v2",
       hierarchies: [
@@ -36,6 +41,8 @@ export const HOSTS = {
   },
   v1: {
     machine: "x86_64",
+    apparmor: false,
+    selinux: false,
     cgroups: parseCgroupLayout(
       "41 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n42 31 0:32 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n43 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n",
       "3:memory:/\n2:pids:/\n1:devices:/\n",
@@ -78,10 +85,10 @@ function allSteps(): Spec {
   const { linux = {}, mounts = [], process = { cwd: "/" }, ...spec } = everything();
   return {
     ...spec,
-    process: without(process, "apparmorProfile", "selinuxLabel"),
+    process,
     mounts: mounts.map((mount) => without(mount, "uidMappings", "gidMappings")),
     linux: {
-      ...without(linux, "resources", "netDevices", "intelRdt", "mountLabel"),
+      ...without(linux, "resources", "netDevices"),
       cgroupsPath: "/c",
     },
   };

@@ -78,6 +78,11 @@ export function stateRoot(): string {
   return join(scratchDirectory(), "state");
 }
 
+/** What is in it, but for the traces of failed creations, which are kept. */
+export function states(): string[] {
+  return existsSync(stateRoot()) ? readdirSync(stateRoot()).filter((name) => name !== ".failed") : [];
+}
+
 /** The runtime's command line: CAISSON_BIN, or with CAISSON_BIN=node the JavaScript under Node; a name chooses the face. */
 export function runtimeCommand(): string[] {
   const chosen = process.env.CAISSON_BIN ?? join(project, "dist/bin/caisson-runtime");
@@ -304,7 +309,7 @@ export function cleanUp(): void {
 
 /** Removes what the file's tests shared, which must be empty by now: for afterAll. */
 export function cleanUpFile(): void {
-  const left = scratch !== "" && existsSync(stateRoot()) ? readdirSync(stateRoot()) : [];
+  const left = scratch === "" ? [] : states();
   rmSync(scratch, { recursive: true, force: true });
   scratch = "";
   expect(left).toEqual([]);

@@ -12,7 +12,7 @@ export interface HostSnapshot {
 
 export function snapshotHost(): HostSnapshot {
   const processes = processesNamed(/^caisson|^probe$/);
-  const states = existsSync("/run/caisson") ? readdirSync("/run/caisson") : [];
+  const states = existsSync("/run/caisson") ? readdirSync("/run/caisson").filter((name) => name !== ".failed") : [];
   return {
     processes,
     lines: [

@@ -82,3 +82,50 @@ test("a step without calls between others is done, and reports of no step are le
   expect(traced[1]).toMatchObject({ outcome: "done", calls: [], startedNs: undefined, durationNs: undefined });
   expect(traced.flatMap(({ calls }) => calls)).toHaveLength(3);
 });
+
+test("what took a step back is beside what carried it out, in the order in which it was done", () => {
+  const made = reports([0, VFORK, 7], [1, SETSID, 1], [2, SETHOSTNAME, -1], [2, SENDMSG, -32]);
+  const undo = reports([0, 424, 0], [0, 95, 0]).map((each) => ({ ...each, undo: true as const }));
+  const traced = join(PLAN, [...made, ...undo]);
+  expect(traced.map((step) => [step.index, step.undo, step.outcome, step.calls.length])).toEqual([
+    [0, false, "done", 1],
+    [1, false, "done", 1],
+    [2, false, "failed", 2],
+    [3, false, "unreached", 0],
+    [0, true, "done", 2],
+  ]);
+});
+
+test("init can fail at a step before those that the host has done meanwhile", () => {
+  const plan: Plan = [
+    { name: "startInit", args: { preserved: 0 }, from: "/spec" },
+    { name: "newSession", args: {}, from: "/spec/process" },
+    { name: "setHostname", args: { name: "web" }, from: "/spec/hostname" },
+    { name: "turn", args: { first: 0, count: 0 }, from: "/spec" },
+    { name: "openNamespace", args: { path: "/ns", slot: "net" }, from: "/spec" },
+    { name: "execute", args: { arguments: ["/bin/true"], environment: [] }, from: "/spec/process/args" },
+  ];
+  const sides = (reports: Report[]) =>
+    reports.map((each): Report => ({ ...each, side: each.step === 0 || each.step === 4 ? "host" : "init" }));
+  const outcomes = (...calls: Parameters<typeof reports>) =>
+    join(plan, sides(reports(...calls))).map(({ outcome }) => outcome);
+  // init's word was still under way when it was killed, or not
+  for (const said of [16, undefined])
+    expect(outcomes([0, VFORK, 7], [4, 257, 9], [1, SETSID, -1], [1, SENDMSG, said])).toEqual([
+      "done",
+      "failed",
+      "unreached",
+      "unreached",
+      "done",
+      "unreached",
+    ]);
+  // the host failed, and init was where it was
+  expect(outcomes([0, VFORK, 7], [1, SETSID, 1], [4, 257, -2])).toEqual([
+    "done",
+    "done",
+    "unreached",
+    "unreached",
+    "failed",
+    "unreached",
+  ]);
+});

@@ -2,8 +2,9 @@ import { expect, test } from "vitest";
 import { encode, HEADER_BYTES, STEP_BYTES } from "../../src/plan/encode.ts";
 import { explain, renderExplanation } from "../../src/plan/explain.ts";
 import { isInit, type Plan } from "../../src/plan/step.ts";
-import { join } from "../../src/trace/join.ts";
-import { renderTrace, traceJson } from "../../src/trace/render.ts";
+import { join, type TracedStep } from "../../src/trace/join.ts";
+import { parseLines, tell, traceJson } from "../../src/trace/line.ts";
+import { renderTrace } from "../../src/trace/render.ts";
 import type { Report } from "../../src/trace/report.ts";
 import { printArguments, syscallName } from "../../src/trace/syscalls.ts";
 
@@ -55,9 +56,11 @@ const REPORTS = [
 ];
 
 const TRACED = join(PLAN, REPORTS);
+const told = (traced: readonly TracedStep[], more: { secrets?: boolean; epochNs?: bigint } = {}) =>
+  tell(traced, { machine: "x86_64", ...more });
 
 test("a trace is a table of steps with their times since the first call", () => {
-  expect(renderTrace(TRACED, { machine: "x86_64" })).toBe(
+  expect(renderTrace(told(TRACED))).toBe(
     [
       "#  side  step         what it does                                         calls        at     took  result",
       "0  host  openRoot     clones the mount tree at /bundle/rootfs as the root      1         0    28 µs  ok",
@@ -74,7 +77,7 @@ test("a trace is a table of steps with their times since the first call", () => 
 });
 
 test("the wide form has every call, with the plan's own strings where its pointers point at them", () => {
-  const lines = renderTrace(TRACED, { verbose: true, machine: "x86_64" }).split("\n");
+  const lines = renderTrace(told(TRACED), { verbose: true }).split("\n");
   expect(lines.filter((line) => line.startsWith("      "))).toEqual([
     "      open_tree(AT_FDCWD, 0x16e42180, 0x89001) = 7   28 µs",
     "      vfork() = 3944   1.16 ms",
@@ -86,14 +89,41 @@ test("the wide form has every call, with the plan's own strings where its pointe
 });
 
 test("the values of environment variables are not shown", () => {
-  expect(renderTrace(TRACED, { verbose: true }) + traceJson(TRACED)).not.toContain("SECRET");
+  expect(renderTrace(told(TRACED), { verbose: true }) + traceJson(told(TRACED))).not.toContain("SECRET");
+});
+
+test("the values of environment variables are shown to whoever asks for secrets", () => {
+  expect(renderTrace(told(TRACED, { secrets: true }), { verbose: true })).toContain('["HOME=/root", "SECRET=1"]');
+});
+
+test("the host's own strings are shown where its pointers are", () => {
+  const [opened, ...others] = REPORTS;
+  if (opened === undefined) throw new Error("no report");
+  const named = { ...opened, texts: [undefined, "/bundle/rootfs"] };
+  const text = renderTrace(told(join(PLAN, [named, ...others])), { verbose: true });
+  expect(text).toContain('open_tree(AT_FDCWD, "/bundle/rootfs", 0x89001) = 7');
+});
+
+test("what was taken back follows the plan's steps, under its own head", () => {
+  const undone = { ...report(1, 424, [9n, 9n], 0, 20_000, 5), undo: true as const };
+  const lines = renderTrace(told(join(PLAN, [...REPORTS, undone]))).split("\n");
+  expect(lines.slice(7, 9)).toEqual(["", expect.stringMatching(/^1 {2}undo {2}startInit {4}kills it \(starts init\)/)]);
+  expect(lines.at(-2)).toBe("6 of 6 steps, 6 system calls, 12.50 ms");
+});
+
+test("a trace that was saved as JSON reads as the same trace, and nothing else reads as one", () => {
+  const lines = told(TRACED, { epochNs: 1_700_000_000_000_000_123n });
+  expect(parseLines(traceJson(lines))).toEqual(lines);
+  expect(lines[0]?.at).toBe("2023-11-14T22:13:25.000000123Z");
+  for (const text of ["", "{}", "no", '{"index":1}', `${traceJson(lines)}{`, "[1]", "null"])
+    expect(parseLines(text), text).toBeUndefined();
 });
 
 test("a pointer into the middle of a string shows the rest of it", () => {
   const [, , , masked, ...others] = REPORTS;
   if (masked === undefined) throw new Error("no report");
   const last = { ...masked, args: [3n, addressOf(3, 1) + 6n, 0n, 0n, 0n, 0n] };
-  const text = renderTrace(join(PLAN, [...REPORTS.slice(0, 4), last, ...others]), { verbose: true, machine: "x86_64" });
+  const text = renderTrace(told(join(PLAN, [...REPORTS.slice(0, 4), last, ...others])), { verbose: true });
   expect(text).toContain('openat2(3, "keys", NULL, 0)');
 });
 
@@ -103,11 +133,11 @@ test("a failed step says its errno, and those behind it that they were not reach
     report(2, 170, [], -1, 1500, 3),
     report(2, 46, [5n], 16, 1510, 3),
   ]);
-  const lines = renderTrace(traced).split("\n");
+  const lines = renderTrace(told(traced)).split("\n");
   expect(lines[3]).toMatch(/setHostname .* EPERM$/);
   expect(lines[4]).toMatch(/maskPath .* not reached$/);
   expect(
-    traceJson(traced)
+    traceJson(told(traced))
       .split("\n")
       .map((line) => (line === "" ? "" : JSON.parse(line).error)),
   ).toEqual([undefined, undefined, "EPERM", undefined, undefined, undefined, ""]);
@@ -116,13 +146,13 @@ test("a failed step says its errno, and those behind it that they were not reach
 test("a sentence that is long or has line ends stays on one line of the table, but for the wide form", () => {
   const long = `/${"x".repeat(100)}`;
   const traced = join([{ name: "openRoot", args: { path: long, slot: "root" }, from: "/spec/root" }], []);
-  expect(renderTrace(traced)).not.toContain(long);
-  expect(renderTrace(traced)).toContain("…");
-  expect(renderTrace(traced, { verbose: true })).toContain(long);
+  expect(renderTrace(told(traced))).not.toContain(long);
+  expect(renderTrace(told(traced))).toContain("…");
+  expect(renderTrace(told(traced), { verbose: true })).toContain(long);
 });
 
 test("a trace as JSON is one object a line, with the calls' names and arguments", () => {
-  const lines = traceJson(TRACED, { machine: "x86_64" })
+  const lines = traceJson(told(TRACED))
     .trimEnd()
     .split("\n")
     .map((line) => JSON.parse(line));
@@ -132,6 +162,7 @@ test("a trace as JSON is one object a line, with the calls' names and arguments"
     side: "host",
     step: "openRoot",
     says: "clones the mount tree at /bundle/rootfs as the root",
+    why: "The root travels as a descriptor; its path is never looked up again.",
     from: "/spec/root/path",
     outcome: "done",
     startedNs: 0,
@@ -141,6 +172,7 @@ test("a trace as JSON is one object a line, with the calls' names and arguments"
         name: "open_tree",
         nr: 428,
         args: ["0xffffffffffffff9c", "0x16e42180", "0x89001", "0x0", "0x0", "0x0"],
+        shown: ["AT_FDCWD", "0x16e42180", "0x89001"],
         result: 7,
         startedNs: 0,
         durationNs: 28_000,
@@ -151,7 +183,7 @@ test("a trace as JSON is one object a line, with the calls' names and arguments"
 });
 
 test("a trace without reports has no times", () => {
-  expect(renderTrace(join(PLAN, []))).toContain("0 of 6 steps, 0 system calls, 0\n");
+  expect(renderTrace(told(join(PLAN, [])))).toContain("0 of 6 steps, 0 system calls, 0\n");
 });
 
 test("system calls have the names of their machine", () => {

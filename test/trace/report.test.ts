@@ -1,26 +1,35 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { decodeReports, type Report, TRACE_CAPACITY, traceBytes, traceHeader } from "../../src/trace/report.ts";
+import {
+  decodeReports,
+  epochOf,
+  type Report,
+  TRACE_CAPACITY,
+  traceBytes,
+  traceHeader,
+  usedBytes,
+} from "../../src/trace/report.ts";
 
 const RECORD_BYTES = 80;
 
 const word = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
-const report: fc.Arbitrary<Report> = fc.record({
+const record = fc.record({
   step: fc.nat(0xffff),
-  side: fc.constantFrom("host" as const, "init" as const),
+  kind: fc.constantFrom({ side: "host" as const }, { side: "init" as const }, { side: "host", undo: true } as const),
   nr: fc.nat(0xffffffff),
   args: fc.tuple(word, word, word, word, word, word),
   result: fc.option(fc.maxSafeInteger(), { nil: undefined }),
   startedNs: word,
   endedNs: word.map((ns) => (ns === 0n ? 1n : ns)),
 });
+const report: fc.Arbitrary<Report> = record.map(({ kind, ...more }) => ({ ...kind, ...more }));
 
 /** As native/plan/plan.h lays it out. */
 function write(reports: readonly Report[], count = reports.length): Uint8Array {
   const bytes = Buffer.alloc((reports.length + 1) * RECORD_BYTES);
   bytes.set(traceHeader(reports.length));
   bytes.writeBigUInt64LE(BigInt(count), 16);
-  reports.forEach(({ step, side, nr, args, result, startedNs, endedNs }, at) => {
+  reports.forEach(({ step, side, undo, nr, args, result, startedNs, endedNs }, at) => {
     const record = bytes.subarray((at + 1) * RECORD_BYTES);
     record.writeBigUInt64LE(startedNs, 0);
     record.writeBigUInt64LE(result === undefined ? 0n : endedNs, 8);
@@ -29,7 +38,7 @@ function write(reports: readonly Report[], count = reports.length): Uint8Array {
       record.writeBigUInt64LE(arg, 24 + i * 8);
     });
     record.writeUInt16LE(step, 72);
-    record.writeUInt16LE(side === "host" ? 1 : 2, 74);
+    record.writeUInt16LE(undo === true ? 3 : side === "host" ? 1 : 2, 74);
     record.writeUInt32LE(nr, 76);
   });
   return bytes;
@@ -68,4 +77,54 @@ test("a fresh trace has no reports", () => {
   const bytes = Buffer.alloc(traceBytes(TRACE_CAPACITY));
   bytes.set(traceHeader(TRACE_CAPACITY));
   expect(decodeReports(bytes)).toEqual([]);
+});
+
+/** The pieces of a string behind its report: native/plan/plan.h, struct report_text. */
+function pieces(argument: number, bytes: Buffer, kept = bytes.length): Buffer[] {
+  return Array.from({ length: Math.max(1, Math.ceil(kept / 72)) }, (_, i) => {
+    const record = Buffer.alloc(RECORD_BYTES);
+    bytes.copy(record, 0, i * 72, Math.min(kept, (i + 1) * 72));
+    record.writeUInt16LE(argument, 72);
+    record.writeUInt16LE(4, 74);
+    record.writeUInt32LE(bytes.length - i * 72, 76);
+    return record;
+  });
+}
+
+test("the strings behind a report are its arguments', whole or cut", () => {
+  const long = `/${"ä".repeat(80)}`;
+  const [sample] = fc.sample(report, { numRuns: 1, seed: 1 });
+  if (sample === undefined) throw new Error("no sample");
+  const texts = [
+    ...pieces(1, Buffer.from(long)),
+    ...pieces(3, Buffer.alloc(0)),
+    ...pieces(4, Buffer.alloc(500, "x"), 288),
+  ];
+  const bytes = Buffer.concat([write([sample]), ...texts, write([sample]).subarray(RECORD_BYTES)]);
+  bytes.writeBigUInt64LE(BigInt(texts.length + 2), 16);
+  const [first, second, ...more] = decodeReports(bytes);
+  expect(first?.texts).toEqual([undefined, long, undefined, "", `${"x".repeat(288)}…`]);
+  expect(second).not.toHaveProperty("texts");
+  expect(more).toEqual([]);
+});
+
+test("a record that nobody has written yet is no report", () => {
+  const [sample] = fc.sample(report, { numRuns: 1, seed: 2 });
+  if (sample === undefined) throw new Error("no sample");
+  const bytes = Buffer.concat([write([sample]), Buffer.alloc(RECORD_BYTES)]);
+  bytes.writeBigUInt64LE(2n, 16);
+  expect(decodeReports(bytes)).toHaveLength(1);
+});
+
+test("a trace knows the time of day, and which part of it is in use", () => {
+  const trace = Buffer.alloc(traceBytes(10));
+  trace.set(traceHeader(10, 123n));
+  trace.writeBigUInt64LE(2n, 16);
+  expect(epochOf(trace)).toBe(123n);
+  expect(usedBytes(trace)).toHaveLength(3 * RECORD_BYTES);
+  expect([epochOf(traceHeader(10)), epochOf(new Uint8Array(80)), usedBytes(new Uint8Array(500)).length]).toEqual([
+    undefined,
+    undefined,
+    0,
+  ]);
 });

@@ -22,7 +22,11 @@ export const defineRun: Define = (program, { engine, exit }) => {
         const container = await describeContainer(engine(), options, words);
         const { Tty: tty, OpenStdin: input } = container.config;
         const attachment = engine().run(container, options.detach === true ? undefined : { input, foreground: true });
-        if (options.trace === true) (await import("./trace.ts")).sayTrace(engine(), container);
+        if (options.trace === true) (await import("./trace.ts")).sayTrace(engine().places, container.id);
+        if (process.env.TRACEPARENT !== undefined) {
+          const { findRecording } = await import("../../engine/recordings.ts");
+          await (await import("../spans.ts")).joinCallersTrace(() => findRecording(engine().places, container.id));
+        }
         if (attachment === undefined) return print(container.id);
         exit(attend(attachment, { tty, input, detach: true }));
         // whoever runs next may want the port

@@ -1,4 +1,4 @@
-import { CREATION_FLAGS, createFromBundle } from "./creation.ts";
+import { CREATION_FLAGS, createFromBundle, joinCallersTrace } from "./creation.ts";
 import { parseFlags } from "./flags.ts";
 import type { Command } from "./runtime.ts";
 
@@ -6,9 +6,10 @@ export const create: Command = {
   usage: "[command options] <container-id>",
   flags: CREATION_FLAGS,
   words: [1, 1],
-  run(words, globals) {
+  async run(words, globals) {
     const { flags, rest } = parseFlags(CREATION_FLAGS, words);
-    createFromBundle(rest[0], flags, globals, { start: "later" });
+    const { container } = createFromBundle(rest[0], flags, globals, { start: "later" });
+    await joinCallersTrace(globals, container.id);
     return 0;
   },
 };

@@ -2,6 +2,7 @@ import { existsSync, renameSync, writeFileSync } from "node:fs";
 import { cwd, env, pid } from "node:process";
 import { Container, type Running, type Start } from "../../container/container.ts";
 import { fitProcess } from "../../container/foreground.ts";
+import { Notify, notifyDirectory, notifyManager, withNotify } from "../../container/notify.ts";
 import { ContainerError } from "../../error.ts";
 import type { Definition } from "../../plan/definition.ts";
 import { readBundle } from "../../spec/bundle.ts";
@@ -47,7 +48,7 @@ export function createFromBundle(
   flags: CreationFlags,
   { root, rootless, systemdCgroup, warn }: Globals,
   { start, console, ...more }: Start & { start: Definition["start"]; console?: "creator" },
-): { container: Container; process: Running } {
+): { container: Container; process: Running; notify?: Notify } {
   if (id === undefined) throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
   const { spec, bundle, warnings } = readBundle(flags.bundle ?? cwd());
   for (const { pointer, message } of warnings) warn(`config.json ${pointer} ${message}`);
@@ -64,16 +65,20 @@ export function createFromBundle(
       code: "ERR_USAGE",
     });
   const target = socket === undefined ? console : { socket };
+  const manager = notifyManager();
+  const directory = notifyDirectory(root, id);
+  let notify: Notify | undefined;
   const activatedProcess = spec.process === undefined ? undefined : withActivation(spec.process);
   const process =
     activatedProcess !== undefined && target === "creator" ? fitProcess(activatedProcess) : activatedProcess;
+  const whole = process === undefined ? spec : { ...spec, process };
   const sendPidfd = openPidfdSocket(flags["pidfd-socket"]);
   const created = describe(() =>
     Container.create(
       root,
       {
         id,
-        spec: process === undefined ? spec : { ...spec, process },
+        spec: manager === undefined ? whole : withNotify(whole, directory),
         bundle,
         start,
         ...(target === undefined ? {} : { console: target }),
@@ -85,12 +90,27 @@ export function createFromBundle(
         ...more,
         warn,
         preserved: preservedDescriptors(flags["preserve-fds"]),
+        ...(manager === undefined
+          ? {}
+          : {
+              notify: () => {
+                // what waits for start is listened to by whoever starts it
+                if (start === "now") notify = new Notify(directory, manager);
+              },
+            }),
         adopt: ({ pidfd }) => sendPidfd(pidfd, "standard"),
       },
     ),
   );
   if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], created.process.pid);
-  return created;
+  return notify === undefined ? created : { ...created, notify };
+}
+
+/** Where the caller is being traced (TRACEPARENT), the making of the container becomes a part of that. */
+export async function joinCallersTrace({ root }: Globals, id: string): Promise<void> {
+  if (env.TRACEPARENT === undefined) return;
+  const { readRecording } = await import("../../container/recording.ts");
+  await (await import("../spans.ts")).joinCallersTrace(() => readRecording(`${root}/${id}`));
 }
 
 /** Descriptors 3 and up: those of socket activation, then as many as asked for. @throws ContainerError for a closed one */

@@ -1,5 +1,5 @@
 import { attend, takeTerminal } from "../../container/foreground.ts";
-import { CREATION_FLAGS, createFromBundle } from "./creation.ts";
+import { CREATION_FLAGS, createFromBundle, joinCallersTrace } from "./creation.ts";
 import { parseFlags } from "./flags.ts";
 import type { Command } from "./runtime.ts";
 
@@ -14,18 +14,22 @@ export const run: Command = {
   usage: "[command options] <container-id>",
   flags: FLAGS,
   words: [1, 1],
-  run(words, globals) {
+  async run(words, globals) {
     const { flags, rest } = parseFlags(FLAGS, words);
     let master: number | undefined;
-    const { container, process } = createFromBundle(rest[0], flags, globals, {
+    const { container, process, notify } = createFromBundle(rest[0], flags, globals, {
       start: "now",
       ...(flags.detach ? {} : { console: "creator" as const }),
       takeTerminal: (socket) => {
         master = takeTerminal(socket);
       },
     });
-    if (flags.detach) return 0;
-    const { status } = attend(process, master);
+    await joinCallersTrace(globals, container.id);
+    if (flags.detach) {
+      notify?.await(process.pidfd, process.pid);
+      return 0;
+    }
+    const { status } = attend(process, master, notify);
     if (!flags.keep) container.delete({ force: true, warn: globals.warn });
     return status;
   },
