@@ -13,6 +13,9 @@ function zoomTo(next, x = scroll.clientWidth / 2) {
   const place = (scroll.scrollLeft + x) / canvas.clientWidth;
   zoom = Math.min(Math.max(next, 1), 2000);
   canvas.style.width = zoom * 100 + "%";
+  canvas.classList.toggle("near", zoom >= 8);
+  canvas.classList.toggle("nearest", zoom >= 80);
+  tip.hidden = true;
   scroll.scrollLeft = place * canvas.clientWidth - x;
 }
 for (const button of all("[data-zoom]"))
@@ -22,6 +25,8 @@ scroll.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoomTo(zoom * Math.exp(-event.deltaY / 300), event.clientX - scroll.getBoundingClientRect().left);
 }, { passive: false });
+
+addEventListener("scroll", () => { tip.hidden = true; }, { capture: true, passive: true });
 
 function open(step) {
   step.open = true;
@@ -37,7 +42,9 @@ function mark(step) {
 for (const bar of all("a.bar")) {
   const step = document.querySelector(bar.getAttribute("href"));
   bar.addEventListener("click", (event) => { event.preventDefault(); open(step); });
-  const show = () => {
+  const show = async (event) => {
+    // the browser scrolls to what is focused, which hides the tip
+    if (event.type === "focus") await new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)));
     tip.textContent = bar.getAttribute("aria-label");
     tip.hidden = false;
     const { left, bottom } = bar.getBoundingClientRect();

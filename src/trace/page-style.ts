@@ -49,10 +49,11 @@ button:hover { background: var(--hover); }
 .canvas { position: relative; min-width: 100%; padding-top: 2px; }
 .phases, .lane, .axis { position: relative; margin-left: 44px; }
 .phases { height: 26px; }
-.phase { position: absolute; top: 0; bottom: 3px; font-size: 12px; color: var(--faint); border-top: 2px solid var(--line); padding: 3px 0 0 1px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-.phase:hover { color: var(--ink); border-color: var(--faint); overflow: visible; z-index: 2; }
+.phase { position: absolute; top: 0; bottom: 3px; font-size: 12px; color: var(--faint); border-top: 2px solid var(--line); padding-top: 3px; white-space: nowrap; overflow: clip; }
+.phase span { position: sticky; left: 48px; padding: 0 8px 0 1px; }
+.phase:hover { color: var(--ink); border-color: var(--faint); overflow: visible; z-index: 2; background: var(--card); }
 .lane { height: 40px; margin-bottom: 6px; background: var(--hover); border-radius: 6px; }
-.lane b { position: absolute; left: -44px; line-height: 40px; font-size: 12.5px; font-weight: 500; color: var(--faint); }
+.lane b { position: sticky; left: 0; z-index: 3; display: block; width: 44px; margin-left: -44px; line-height: 40px; font-size: 12.5px; font-weight: 500; color: var(--faint); background: var(--card); }
 .bar { position: absolute; display: block; top: 0; bottom: 0; min-width: 2px; border-radius: 2px; background: var(--hue); }
 .lane .bar { top: 5px; bottom: 5px; }
 .lane .bar.wait { top: 12px; bottom: 12px; }
@@ -62,13 +63,15 @@ button:hover { background: var(--hover); }
 .lane .bar.begun:not(.wait) { opacity: 0.6; }
 .axis { height: 24px; border-top: 1px solid var(--line); font-size: 11.5px; color: var(--faint); font-variant-numeric: tabular-nums; }
 .axis span { position: absolute; padding: 4px 0 0 4px; border-left: 1px solid var(--line); height: 9px; white-space: nowrap; line-height: 15px; }
+.axis .fine, .axis .finest { display: none; }
+.canvas.near .axis .fine, .canvas.nearest .axis .finest { display: block; }
 .axis em { position: absolute; top: 4px; text-align: center; font-style: normal; white-space: nowrap; overflow: visible; color: var(--ink); background: var(--card); line-height: 15px; z-index: 1; }
 
 .steps h2 { font-size: 13px; font-weight: 600; color: var(--faint); margin: 24px 0 6px; padding-bottom: 5px; border-bottom: 1px solid var(--line); }
 .keys { font-size: 12.5px; color: var(--faint); margin: 0; }
 .keys button:first-of-type { margin-left: 18px; }
 kbd { font: 11.5px var(--mono); border: 1px solid var(--line); border-bottom-width: 2px; border-radius: 4px; padding: 0 5px; background: var(--card); color: var(--ink); }
-summary { display: grid; grid-template-columns: 30px 36px minmax(0, 1fr) minmax(0, 210px) 230px 66px 74px; gap: 0 10px; align-items: center; min-height: 27px; padding: 2px 6px; border-radius: 5px; cursor: pointer; list-style: none; }
+summary { display: grid; grid-template-columns: 30px 36px minmax(0, 1fr) minmax(0, 210px) 230px 66px 64px; gap: 0 10px; align-items: center; min-height: 27px; padding: 2px 6px; border-radius: 5px; cursor: pointer; list-style: none; }
 summary::-webkit-details-marker { display: none; }
 .step.current > summary, summary:hover { background: var(--hover); }
 :focus-visible { outline: 2px solid var(--cgroups); outline-offset: 1px; }

@@ -154,13 +154,16 @@ function phaseBands(lines: readonly Line[], scale: Scale): string {
       if (own.length === 0) return "";
       const start = Math.min(...own.map(({ startedNs = 0 }) => startedNs));
       const end = Math.max(...own.map(({ startedNs = 0, durationNs = 0 }) => startedNs + durationNs));
-      return `<span class="phase" style="${place(scale, start, end - start)}" title="${name}, ${printTime(end - start)}">${name}</span>`;
+      return `<span class="phase" style="${place(scale, start, end - start)}" title="${name}, ${printTime(end - start)}"><span>${name}</span></span>`;
     })
     .join("");
 }
 
 function axis({ at, ticks, breaks }: Scale): string {
-  const marks = ticks.map((ns) => `<span style="left:${percent(at(ns))}">${printTime(ns)}</span>`);
+  const marks = ticks.map(
+    ({ ns, level }) =>
+      `<span${["", ' class="fine"', ' class="finest"'][level]} style="left:${percent(at(ns))}">${printTime(ns)}</span>`,
+  );
   const cuts = breaks.map(
     ({ startNs, endNs }) =>
       `<em style="left:${percent(at(startNs))};width:${percent(at(endNs) - at(startNs))}" title="a pause of ${printTime(endNs - startNs)}">⫽ ${printTime(endNs - startNs)}</em>`,

@@ -8,8 +8,8 @@ export interface Scale {
   breaks: readonly { startNs: number; endNs: number }[];
   startNs: number;
   endNs: number;
-  /** Times for ticks, ns. */
-  ticks: readonly number[];
+  /** Times for ticks, each level for a closer look at it than the one before. */
+  ticks: readonly { ns: number; level: 0 | 1 | 2 }[];
 }
 
 /** Each break's part of the axis. */
@@ -50,12 +50,19 @@ export function scaleOf(lines: readonly Line[]): Scale {
     }
     return place;
   };
-  const stepNs = roundUp(restNs / TICKS);
-  const ticks = Array.from(
-    { length: Math.min(1000, Math.floor((endNs - startNs) / stepNs) + 1) },
-    (_, i) => startNs + i * stepNs,
-  ).filter((ns) => !breaks.some((pause) => ns > pause.startNs && ns < pause.endNs));
-  return { at, breaks, startNs, endNs, ticks };
+  return { at, breaks, startNs, endNs, ticks: ticksOf(startNs, endNs, roundUp(restNs / TICKS), breaks) };
+}
+
+function ticksOf(startNs: number, endNs: number, stepNs: number, breaks: Scale["breaks"]): Scale["ticks"] {
+  const ticks: { ns: number; level: 0 | 1 | 2 }[] = [];
+  const fineNs = stepNs / 100;
+  for (let at = 0, ns = startNs; ns <= endNs; at++, ns = startNs + at * fineNs) {
+    const pause = breaks.find((each) => ns > each.startNs && ns < each.endNs);
+    if (pause === undefined) ticks.push({ ns, level: at % 100 === 0 ? 0 : at % 10 === 0 ? 1 : 2 });
+    // on the far side, without a step through all of it
+    else at = Math.ceil((pause.endNs - startNs) / fineNs) - 1;
+  }
+  return ticks;
 }
 
 function spanOf({ startedNs, durationNs = 0 }: Line): [number, number] | undefined {

@@ -44,7 +44,7 @@ export const defineTrace: Define = (program, { engine }) => {
       const found = find(places, word, options.showSecrets === true);
       if (options.otlp === true) return await (await import("../spans.ts")).sendSpans(found.lines);
       const output = options.html ?? options.output;
-      const text = await inFormat(options, found, word);
+      const text = await inFormat(options, found);
       if (output === undefined || output === "-") printRaw(text);
       else writeFileSync(output, text, { mode: 0o600 });
     });
@@ -77,11 +77,13 @@ export function sayTrace(places: Places, id: string): void {
 }
 
 interface Found {
+  /** What the container is called. */
+  title: string;
   lines: Line[];
   failure?: Failure;
 }
 
-async function inFormat(options: Options, { lines, failure }: Found, word: string): Promise<string> {
+async function inFormat(options: Options, { title, lines, failure }: Found): Promise<string> {
   const format = options.html !== undefined ? "html" : options.json === true ? "json" : options.format;
   switch (format) {
     case "table":
@@ -95,7 +97,7 @@ async function inFormat(options: Options, { lines, failure }: Found, word: strin
       return `${otlpTrace(lines, parseTraceparent(process.env.TRACEPARENT))}\n`;
     }
     case "html":
-      return (await import("../../trace/page.ts")).tracePage(lines, { title: word, ...(failure ? { failure } : {}) });
+      return (await import("../../trace/page.ts")).tracePage(lines, { title, ...(failure ? { failure } : {}) });
     default:
       throw new ContainerError({
         message: `cannot show a trace as ${format}: it must be one of ${FORMATS.join(", ")}`,
@@ -109,10 +111,10 @@ function find(places: Places, word: string, secrets: boolean): Found {
   try {
     const recording = findRecording(places, word);
     const { failure } = recording;
-    return { lines: linesOf(recording, secrets), ...(failure === undefined ? {} : { failure }) };
+    return { title: word, lines: linesOf(recording, secrets), ...(failure === undefined ? {} : { failure }) };
   } catch (error) {
     const lines = savedIn(word);
-    if (lines !== undefined) return { lines };
+    if (lines !== undefined) return { title: lines[0]?.container ?? word, lines };
     throw error;
   }
 }
