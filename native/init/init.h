@@ -75,7 +75,7 @@ long send_with_descriptor(struct run *run, int socket, const void *bytes, size_t
 /* path.c: look-ups inside a root, never outside. */
 long open_in_root(struct run *run, int root, const char *path, uint64_t flags);
 long open_parent(struct run *run, int root, const char *path, const char **last);
-long make_target(struct run *run, int root, const char *path, bool file);
+long make_target(struct run *run, int root, const char *path, bool file, bool follow);
 
 /* step_mount.c: a filesystem that is mounted nowhere yet; moving one to a target; its attributes. */
 long make_filesystem(struct run *run, const char *type, const char *source, char *const *parameters,

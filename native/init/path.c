@@ -64,9 +64,28 @@ long open_parent(struct run *run, int root, const char *path, const char **last)
 	return parent;
 }
 
-/* Opens a mount's target, O_PATH, making it (a directory, or an empty file) where it is missing. */
-long make_target(struct run *run, int root, const char *path, bool file)
+/* What the path's last component itself is, be it a link; made where it is missing. */
+static long make_unfollowed(struct run *run, int root, const char *path, bool file)
 {
+	const char *last;
+	uint64_t flags = O_PATH | O_NOFOLLOW | O_CLOEXEC | (file ? 0 : O_DIRECTORY);
+	long parent = open_parent(run, root, path, &last);
+	RESULT(parent);
+	long target = sys(run, __NR_openat, parent, last, flags);
+	if (target == -ENOENT) {
+		long made = file ? sys(run, __NR_mknodat, parent, last, S_IFREG | 0644, 0)
+				 : sys(run, __NR_mkdirat, parent, last, 0755);
+		target = made < 0 ? made : sys(run, __NR_openat, parent, last, flags);
+	}
+	sys(run, __NR_close, parent);
+	return target;
+}
+
+/* Opens a mount's target, O_PATH, making it (a directory, or an empty file) where it is missing. */
+long make_target(struct run *run, int root, const char *path, bool file, bool follow)
+{
+	if (!follow)
+		return make_unfollowed(run, root, path, file);
 	long target = open_in_root(run, root, path, file ? O_PATH : O_PATH | O_DIRECTORY);
 	if (target != -ENOENT)
 		return target;

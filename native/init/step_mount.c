@@ -1,12 +1,14 @@
 /* The root and what is mounted in it: every mount is made or cloned detached, then moved to a descriptor. */
+#include <asm/statfs.h>
 #include <asm/unistd.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
-
 #include <linux/openat2.h>
 
 #include "init.h"
 
 #define MNT_DETACH 2
+#define PATH_MAX 4096
 
 long step_attach_root(struct run *run, const union plan_arg *arg)
 {
@@ -58,17 +60,86 @@ long move_onto(struct run *run, long mount, long target)
 	return sys(run, __NR_move_mount, mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
+/* Nothing of proc may be hidden from those who rely on it, but for the files that the step says (CVE-2019-16884). */
+static long check_covers(struct run *run, long target, bool proc)
+{
+	struct statfs covered;
+	if (proc)
+		return 0;
+	RESULT(sys(run, __NR_fstatfs, target, &covered));
+	return covered.f_type == PROC_SUPER_MAGIC ? -EACCES : 0;
+}
+
 long step_attach_mount(struct run *run, const union plan_arg *arg)
 {
 	int mount = run->slots[arg[0].slot];
 	struct stat seen;
 	/* a file can only be mounted on a file, a directory on a directory */
 	RESULT(sys(run, __NR_newfstatat, mount, "", &seen, AT_EMPTY_PATH));
-	long target = make_target(run, run->slots[arg[1].slot], arg[2].string, !S_ISDIR(seen.st_mode));
+	long target =
+	    make_target(run, run->slots[arg[1].slot], arg[2].string, !S_ISDIR(seen.st_mode), arg[3].number != 0);
 	RESULT(target);
+	RESULT(check_covers(run, target, arg[4].number != 0));
 	RESULT(move_onto(run, mount, target));
 	sys(run, __NR_close, target);
 	return sys(run, __NR_close, mount);
+}
+
+/* The link is there already: it must say the same. */
+static long check_link(struct run *run, long parent, const char *name, const char *target)
+{
+	char there[PATH_MAX];
+	long length = sys(run, __NR_readlinkat, parent, name, there, sizeof there - 1);
+	if (length == -EINVAL)
+		return -EEXIST; /* not a link */
+	RESULT(length);
+	there[length] = 0;
+	return text_equal(there, target) ? 0 : -EEXIST;
+}
+
+long step_attach_or_link(struct run *run, const union plan_arg *arg)
+{
+	int mount = run->slots[arg[0].slot];
+	struct stat seen;
+	char target[PATH_MAX];
+	const char *name;
+	RESULT(sys(run, __NR_newfstatat, mount, "", &seen, AT_EMPTY_PATH));
+	if (!S_ISLNK(seen.st_mode))
+		return step_attach_mount(run, arg);
+	long length = sys(run, __NR_readlinkat, mount, "", target, sizeof target - 1);
+	RESULT(length);
+	target[length] = 0;
+	long parent = open_parent(run, run->slots[arg[1].slot], arg[2].string, &name);
+	RESULT(parent);
+	long made = sys(run, __NR_symlinkat, target, parent, name);
+	if (made == -EEXIST)
+		made = check_link(run, parent, name, target);
+	RESULT(made);
+	sys(run, __NR_close, parent);
+	return sys(run, __NR_close, mount);
+}
+
+/* A filesystem that is to stand for proc must be one: what writes to it relies on that (CVE-2019-16884). */
+long step_check_proc_source(struct run *run, const union plan_arg *arg)
+{
+	struct statfs source;
+	RESULT(sys(run, __NR_fstatfs, run->slots[arg[0].slot], &source));
+	return source.f_type == PROC_SUPER_MAGIC ? 0 : -EINVAL;
+}
+
+/* What belongs to the file system, not to one mount of it. */
+long step_reconfigure(struct run *run, const union plan_arg *arg)
+{
+	char *const *parameters = arg[2].strings;
+	long target = open_in_root(run, run->slots[arg[0].slot], arg[1].string, O_PATH);
+	RESULT(target);
+	long context = sys(run, __NR_fspick, target, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+	RESULT(context);
+	for (; *parameters != NULL; parameters++)
+		RESULT(set_parameter(run, context, *parameters));
+	RESULT(sys(run, __NR_fsconfig, context, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0));
+	sys(run, __NR_close, context);
+	return sys(run, __NR_close, target);
 }
 
 /* ELOOP, or ENOTDIR on kernels that find the type first, says that a component is a link. */
@@ -100,10 +171,10 @@ long step_set_mount_attributes(struct run *run, const union plan_arg *arg)
 
 long step_clone_own(struct run *run, const union plan_arg *arg)
 {
-	long mount = sys(run, __NR_open_tree, AT_FDCWD, arg[0].string,
-			 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (arg[1].number != 0 ? AT_RECURSIVE : 0));
+	unsigned int flags = (arg[1].number != 0 ? AT_RECURSIVE : 0) | (arg[2].number != 0 ? 0 : AT_SYMLINK_NOFOLLOW);
+	long mount = sys(run, __NR_open_tree, AT_FDCWD, arg[0].string, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
 	RESULT(mount);
-	run->slots[arg[2].slot] = (int)mount;
+	run->slots[arg[3].slot] = (int)mount;
 	return mount;
 }
 

@@ -67,6 +67,14 @@ long step_make_device(struct run *run, const union plan_arg *arg)
 	return sys(run, __NR_close, parent);
 }
 
+/* A device that is bound from the host has the numbers that it has there. */
+long step_check_device(struct run *run, const union plan_arg *arg)
+{
+	struct stat seen;
+	RESULT(sys(run, __NR_newfstatat, run->slots[arg[0].slot], "", &seen, AT_EMPTY_PATH));
+	return (seen.st_mode & S_IFMT) == arg[1].number && seen.st_rdev == arg[2].number ? 0 : -ENODEV;
+}
+
 long step_make_link(struct run *run, const union plan_arg *arg)
 {
 	const char *name;
@@ -79,7 +87,7 @@ long step_make_link(struct run *run, const union plan_arg *arg)
 
 long step_make_working_directory(struct run *run, const union plan_arg *arg)
 {
-	long directory = make_target(run, run->slots[arg[0].slot], arg[1].string, false);
+	long directory = make_target(run, run->slots[arg[0].slot], arg[1].string, false, true);
 	RESULT(directory);
 	return sys(run, __NR_close, directory);
 }

@@ -35,7 +35,7 @@ long step_send_terminal(struct run *run, const union plan_arg *arg)
 
 long step_attach_console(struct run *run, const union plan_arg *arg)
 {
-	long target = make_target(run, run->slots[arg[0].slot], "/dev/console", true);
+	long target = make_target(run, run->slots[arg[0].slot], "/dev/console", true, true);
 	RESULT(target);
 	long tree =
 	    sys(run, __NR_open_tree, run->slots[arg[1].slot], "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);

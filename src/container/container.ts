@@ -4,7 +4,14 @@ import { lookAtSystemd, setUnitProperties, stopUnit } from "../cgroup/systemd.ts
 import { applyUpdate } from "../cgroup/update.ts";
 import { ContainerError } from "../error.ts";
 import { diagnosed, execute, undo } from "../execute/execute.ts";
-import { awaitChange, awaitExits, type EngineServices, type HostContext, removeCgroup } from "../execute/host.ts";
+import {
+  awaitChange,
+  awaitExits,
+  type DeviceMover,
+  type EngineServices,
+  type HostContext,
+  removeCgroup,
+} from "../execute/host.ts";
 import type { Launcher } from "../execute/init.ts";
 import { resume, resumesWithHost } from "../execute/resume.ts";
 import { makeTrace, openTrace, tryOpenTrace } from "../execute/trace-file.ts";
@@ -44,6 +51,8 @@ export interface Start {
   services?: EngineServices;
   /** Makes the directory for Notify's socket, and calls this when it is there and nothing of the container is yet. */
   notify?: () => void;
+  /** What only a spec with linux.netDevices needs. */
+  moveDevice?: DeviceMover;
   /** Takes the terminal's master, when the definition's console is "creator". */
   takeTerminal?: (socket: number) => void;
   /** Told of the container's process as soon as it exists, for its parent to wait for. */
@@ -406,12 +415,13 @@ export class Container {
     }
   }
 
-  #context(directory: number, record: Record, { services, warn }: Start): HostContext {
+  #context(directory: number, record: Record, { services, moveDevice, warn }: Start): HostContext {
     return {
       id: this.id,
       directory,
       process: undefined,
       slots: new Map(),
+      returns: new Map(),
       state: (status, pid) =>
         JSON.stringify({
           ociVersion: "1.3.0",
@@ -424,6 +434,7 @@ export class Container {
       record: () => undefined,
       warn,
       ...(services === undefined ? {} : { services }),
+      ...(moveDevice === undefined ? {} : { moveDevice }),
     };
   }
 

@@ -8,7 +8,7 @@ import { cloneTree, setAttributes } from "../kernel/mount.ts";
 import { wait } from "../kernel/process.ts";
 import { connectStream, listenIn, send, socketPair } from "../kernel/socket.ts";
 import { call, kernelError, tryCall } from "../kernel/syscall.ts";
-import { PROPAGATION } from "../linux/mount-options.ts";
+import { MOUNT_ATTR } from "../linux/mount-options.ts";
 import type { EndpointArgs, HostArgs, HostStep, HostStepName, UnionArgs } from "../plan/step.ts";
 import type { Status } from "../spec/spec.ts";
 import { OCI_VERSION } from "../spec/template.ts";
@@ -36,9 +36,16 @@ export interface HostContext {
   record: (pid: number) => void;
   /** Our end of the socket that the terminal's master arrives on, for "creator" consoles. */
   terminal?: number;
+  /** Moves a network device into a network namespace; its code is loaded only for who names devices. */
+  moveDevice?: DeviceMover;
+  /** What brings devices back, by their names. */
+  returns: Map<string, () => void>;
   /** What only containers of the engine need; its code is not loaded for others. */
   services?: EngineServices;
 }
+
+/** @returns what brings the device back */
+export type DeviceMover = (device: string, name: string, netns: number) => () => void;
 
 /** Layers and networks: effects that the engine brings along. */
 export interface EngineServices {
@@ -72,11 +79,10 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
       slots.set(slot, open(path, path.endsWith("/tasks") ? O.WRONLY : O.RDONLY | O.DIRECTORY)),
   },
   openRoot: {
-    run: ({ path, slot }, { slots }) => {
+    run: ({ path, propagation, slot }, { slots }) => {
       const root = cloneTree(AT_FDCWD, path, true);
-      // a clone of a shared mount is its peer: what the container mounts would appear on the host
-      setAttributes(root, { propagation: PROPAGATION.private }, true);
       slots.set(slot, root);
+      setAttributes(root, { propagation }, true);
     },
   },
   mountUnion: {
@@ -87,12 +93,23 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
     },
   },
   openSource: {
-    run: ({ path, recursive, set, clear, recursiveSet, recursiveClear, slot }, { slots }) => {
-      const tree = cloneTree(AT_FDCWD, path, recursive);
+    run: ({ path, follow, recursive, propagation, set, clear, recursiveSet, recursiveClear, slot }, { slots }) => {
+      const tree = cloneTree(AT_FDCWD, path, recursive, follow);
       slots.set(slot, tree);
+      if (propagation !== 0) setAttributes(tree, { propagation }, true);
       if (set !== 0 || clear !== 0) setAttributes(tree, { set, clear });
       if (recursiveSet !== 0 || recursiveClear !== 0)
         setAttributes(tree, { set: recursiveSet, clear: recursiveClear }, true);
+    },
+  },
+  idmapSource: {
+    run: ({ mount, recursive }, { slots, process }) => {
+      const userns = open(`/proc/${process?.pid}/ns/user`, O.RDONLY);
+      try {
+        setAttributes(slots.get(mount) ?? -1, { set: MOUNT_ATTR.IDMAP, userns }, recursive);
+      } finally {
+        close(userns);
+      }
     },
   },
   openNamespace: { run: ({ path, slot }, { slots }) => slots.set(slot, open(path, O.RDONLY)) },
@@ -124,6 +141,19 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   makeEndpoint: {
     run: (args, { process, services }) => offered(services).makeEndpoint(args, process?.pid ?? 0),
     undo: (args, { services }) => services?.removeEndpoint(args),
+  },
+  moveDevice: {
+    run: ({ device, name }, context) => {
+      const { process, slots, moveDevice } = context;
+      const netns = open(`/proc/${process?.pid}/ns/net`, O.RDONLY);
+      slots.set(`netDevices/${device}`, netns); // keeps the namespace until the plan has run or failed
+      context.returns.set(device, offered(moveDevice)(device, name, netns));
+    },
+    // only while the plan runs: at delete a device is where the specification leaves it
+    undo: ({ device }, { returns }) => {
+      returns.get(device)?.();
+      returns.delete(device);
+    },
   },
   // its rules go with the endpoint
   publishPorts: { run: (args, { services }) => offered(services).publishPorts(args) },
@@ -172,10 +202,10 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   recordCreated: { run: (_, { record, process }) => record(process?.pid ?? 0) },
 };
 
-function offered(services: EngineServices | undefined): EngineServices {
-  if (services === undefined)
-    throw new ContainerError({ message: "layers and networks need the engine", code: "ENOSYS" });
-  return services;
+function offered<T>(service: T | undefined): T {
+  if (service === undefined)
+    throw new ContainerError({ message: "the caller brings no code for that", code: "ENOSYS" });
+  return service;
 }
 
 function handlerOf<N extends HostStepName>(step: { name: N }): Handler<N> {

@@ -1,4 +1,4 @@
-import { AT_EMPTY_PATH, AT_FDCWD } from "./file.ts";
+import { AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW } from "./file.ts";
 import { call, tryCall } from "./syscall.ts";
 
 export const AT_RECURSIVE = 0x8000;
@@ -25,9 +25,14 @@ export function makeFilesystem(type: string, parameters: Parameter[], attributes
   }
 }
 
-/** A detached clone of what is mounted at a path, or of the tree a descriptor stands for (path ""). @throws ContainerError */
-export function cloneTree(directory: number, path: string, recursive: boolean): number {
-  return call("open_tree", directory, path, OPEN_TREE_CLONE | CLOEXEC | AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0));
+/**
+ * A detached clone of what is mounted at a path, or of the tree a descriptor stands for (path "").
+ * @param follow false: where the path is a symbolic link, the link itself
+ * @throws ContainerError
+ */
+export function cloneTree(directory: number, path: string, recursive: boolean, follow = true): number {
+  const flags = (recursive ? AT_RECURSIVE : 0) | (follow ? 0 : AT_SYMLINK_NOFOLLOW);
+  return call("open_tree", directory, path, OPEN_TREE_CLONE | CLOEXEC | AT_EMPTY_PATH | flags);
 }
 
 /** mount_setattr(2). @throws ContainerError */

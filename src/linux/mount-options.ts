@@ -90,7 +90,17 @@ const PROPAGATIONS: ReadonlyMap<string, Propagation> = new Map(
   ]),
 );
 
-const OTHERS = ["bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"] as const;
+const OTHERS = [
+  "bind",
+  "rbind",
+  "remount",
+  "idmap",
+  "ridmap",
+  "tmpcopyup",
+  "copy-symlink",
+  "src-nofollow",
+  "dest-nofollow",
+] as const;
 
 /** One change of a mount's propagation; recursive changes all mounts below, too. */
 export interface Propagation {
@@ -115,8 +125,15 @@ export interface MountOptions {
   /** What the file system itself understands, as written: "size=64k" or "newinstance". */
   data: string[];
   idmap: "idmap" | "ridmap" | undefined;
+  /** crun's extension: what stands behind "idmap=", see idmap.ts; undefined without "=". */
+  idmapRanges: string | undefined;
   /** runc's extension: a tmpfs starts as a copy of the directory it covers. */
   tmpcopyup: boolean;
+  /** crun's extensions, for a bind mount whose source is a link: a link like it is made, or the link itself mounted. */
+  copySymlink: boolean;
+  sourceNofollow: boolean;
+  /** crun's extension: where the destination is a link, the link itself is covered. */
+  destinationNofollow: boolean;
 }
 
 /**
@@ -135,7 +152,11 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
     superFlags: [],
     data: [],
     idmap: undefined,
+    idmapRanges: undefined,
     tmpcopyup: false,
+    copySymlink: false,
+    sourceNofollow: false,
+    destinationNofollow: false,
   };
   for (const option of options) {
     const own = ATTRIBUTES.get(option);
@@ -148,12 +169,20 @@ export function parseMountOptions(options: readonly string[]): MountOptions {
     else if (propagation) result.propagation.push(propagation);
     else if (flag !== undefined) flag !== null && result.superFlags.push(flag);
     else if (option === "bind" || option === "rbind") result.bind = option;
-    else if (option === "idmap" || option === "ridmap") result.idmap = option;
+    else if (/^r?idmap(=|$)/.test(option)) [result.idmap, result.idmapRanges] = splitIdmap(option);
     else if (option === "remount") result.remount = true;
     else if (option === "tmpcopyup") result.tmpcopyup = true;
+    else if (option === "copy-symlink") result.copySymlink = true;
+    else if (option === "src-nofollow") result.sourceNofollow = true;
+    else if (option === "dest-nofollow") result.destinationNofollow = true;
     else if (option !== "") result.data.push(option);
   }
   return result;
+}
+
+function splitIdmap(option: string): ["idmap" | "ridmap", string | undefined] {
+  const at = option.indexOf("=");
+  return [option.startsWith("r") ? "ridmap" : "idmap", at < 0 ? undefined : option.slice(at + 1)];
 }
 
 /** Every option that is not left to the file system, sorted: `mountOptions` of the features document. */
@@ -174,4 +203,23 @@ function apply({ set = 0, clear = 0, atime, leaveAtime }: Attribute, oldSet: num
   const value = atime ?? (leaveAtime !== undefined && (asked ?? leaveAtime) === leaveAtime ? 0 : undefined);
   if (value !== undefined) return [(oldSet & ~ATIME_FIELD) | value, oldClear | ATIME_FIELD] as const;
   return [(oldSet & ~clear) | set, (oldClear & ~set) | clear] as const;
+}
+
+/** What may be mounted in /proc: files that lxcfs and the like emulate. The same as runc's. */
+const COVERABLE: ReadonlySet<string> = new Set([
+  "/proc/cpuinfo",
+  "/proc/diskstats",
+  "/proc/meminfo",
+  "/proc/stat",
+  "/proc/swaps",
+  "/proc/uptime",
+  "/proc/loadavg",
+  "/proc/slabinfo",
+  "/proc/sys/kernel/ns_last_pid",
+  "/proc/sys/crypto/fips_enabled",
+]);
+
+/** Whether something may be mounted on a path of proc's, or on proc itself: everything else there is the kernel's. */
+export function mayCoverProc(path: string): boolean {
+  return path === "/proc" || COVERABLE.has(path);
 }

@@ -13,6 +13,8 @@ const INFO = { family: 1, prefixLength: 1, flags: 1, scope: 1, index: 4 } as con
 const ATTRIBUTES = { local: [2, bytes], address: [1, bytes], broadcast: [4, bytes] } as const;
 
 const IFA_F_NODAD = 0x02;
+const IFA_F_PERMANENT = 0x80;
+const RT_SCOPE_UNIVERSE = 0;
 
 export interface InterfaceAddress {
   /** of the interface */
@@ -66,4 +68,15 @@ export function decodeAddresses(messages: readonly Message[]): InterfaceAddress[
     const { address, local = address, broadcast } = decodeAttributes(ATTRIBUTES, payload.subarray(sizeOf(INFO)));
     return local?.length === 4 || local?.length === 16 ? [{ index, address: local, prefixLength, broadcast }] : [];
   });
+}
+
+/** Those of them that somebody gave the interface for good, to be reached from anywhere. */
+export function decodePermanentAddresses(messages: readonly Message[]): InterfaceAddress[] {
+  return decodeAddresses(
+    messages.filter(({ type, payload }) => {
+      if (type !== RTM_NEWADDR) return false;
+      const { flags, scope } = decodeStruct(INFO, payload);
+      return (flags & IFA_F_PERMANENT) !== 0 && scope === RT_SCOPE_UNIVERSE;
+    }),
+  );
 }

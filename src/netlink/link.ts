@@ -136,6 +136,11 @@ export function renameLink(index: number, name: string): Uint8Array {
   return encodeLink(RTM_NEWLINK, { index }, undefined, { name });
 }
 
+/** Into the namespace of a descriptor, under another name there; a device that is up is taken down by that. */
+export function moveLink(index: number, name: string, netnsFd: number): Uint8Array {
+  return encodeLink(RTM_NEWLINK, { index }, undefined, { netnsFd, name });
+}
+
 /** One end of a veth pair takes the other with it. */
 export function deleteLink(link: LinkReference): Uint8Array {
   return encodeLink(RTM_DELLINK, link);

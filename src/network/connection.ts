@@ -212,7 +212,7 @@ function locked<T>(
 }
 
 /** One conversation with rtnetlink, here or in a container's namespace. */
-function withSocket<T>(work: (socket: endpoint.NetlinkSocket) => T, netns?: number): T {
+export function withSocket<T>(work: (socket: endpoint.NetlinkSocket) => T, netns?: number): T {
   const fd =
     netns === undefined ? call("socket", AF_NETLINK, SOCK_RAW | CLOEXEC, 0) : socketIn(netns, AF_NETLINK, SOCK_RAW, 0);
   const on = new Uint8Array([1, 0, 0, 0]);

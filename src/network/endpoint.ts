@@ -40,7 +40,7 @@ const DUMP_ATTEMPTS = 16;
 const DOOMED = 0xca15_50de;
 
 /** One exchange; the errnos in `accept` are as good as success. @throws ContainerError "cannot <what>" */
-function ask(socket: NetlinkSocket, what: string, request: Uint8Array, accept: readonly number[] = []): Reply {
+export function ask(socket: NetlinkSocket, what: string, request: Uint8Array, accept: readonly number[] = []): Reply {
   for (let attempt = 1; ; attempt++) {
     const reply = decodeReply(socket.exchange(request));
     const { errno, explanation } = reply;

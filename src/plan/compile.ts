@@ -7,9 +7,10 @@ import { takeTurns } from "./encode.ts";
 import { hostHooks, initHooks, openHookStates, promiseHooks } from "./hooks.ts";
 import type { Host } from "./host.ts";
 import { becomeRoot, mapIdentities, offerMaps, setgroupsDenied, withdrawMaps } from "./identity.ts";
+import { mapMounts, mapMountsAsContainer } from "./idmap.ts";
 import { openLabels, setLabels } from "./labels.ts";
 import { limitResources, listMask, setMachineView, setOomScore } from "./limits.ts";
-import { mountFilesystems, openSources } from "./mounts.ts";
+import { closeFilesystems, mountFilesystems, openSources } from "./mounts.ts";
 import {
   isNew,
   joinNamespaces,
@@ -19,7 +20,7 @@ import {
   shiftClocks,
   userPlace,
 } from "./namespaces.ts";
-import { connectNetwork, raiseLoopback } from "./network.ts";
+import { connectNetwork, moveDevices, raiseLoopback } from "./network.ts";
 import { hidePaths } from "./paths.ts";
 import { dropPrivileges, filterSyscalls } from "./privileges.ts";
 import { execute, findExecutable } from "./process.ts";
@@ -57,12 +58,14 @@ export function compile(given: Definition, host: Host): Plan {
 
     ...startUnit(definition, host),
     ...setOomScore(process),
+    ...mapMounts(spec, host),
     ...joinNamespaces(spec, host),
     ...(late ? [] : shiftClocks(spec)),
     ...offerMaps(spec, host),
     ...cloneProcess(definition, host),
 
     ...mapIdentities(spec, host),
+    ...mapMountsAsContainer(spec),
     ...joinClass(definition, host),
     ...openMappedRoot(definition),
 
@@ -80,10 +83,12 @@ export function compile(given: Definition, host: Host): Plan {
     ...makeWorkingDirectory(spec),
 
     ...connectNetwork(definition),
+    ...moveDevices(spec),
     ...hostHooks(spec, "prestart", "createRuntime"),
     ...openHookStates(spec),
 
     ...attachTerminal(process, true),
+    ...closeFilesystems(spec),
     ...limitResources(process),
     ...setSysctls(spec),
     ...openLabels(process, host),

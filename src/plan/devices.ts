@@ -1,3 +1,4 @@
+import { PROPAGATION } from "../linux/mount-options.ts";
 import type { Device, Spec } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
 import { isShared } from "./namespaces.ts";
@@ -37,7 +38,10 @@ function wantedDevices({ linux }: Spec): Wanted[] {
       from: "/spec/linux/devices",
     }),
   );
-  return [...defaults, ...given];
+  const first = given.filter(
+    ({ device: { path } }, at) => given.findIndex((other) => normalPath(other.device.path) === normalPath(path)) === at,
+  );
+  return [...defaults, ...first];
 }
 
 /** A /dev of the host's is taken as it is. */
@@ -55,47 +59,38 @@ function bindsDevices(spec: Spec, { rootless }: Host): boolean {
 /** In a user namespace no device can be made, so the host's nodes are bound: never those of the container's own tree. */
 export function openDevices(spec: Spec, host: Host): Step[] {
   if (!bindsDevices(spec, host) || !hasOwnDev(spec)) return [];
-  return wantedDevices(spec).flatMap(({ device, from }): Step[] =>
-    device.type === "p"
-      ? []
-      : [
-          {
-            name: "openSource",
-            args: {
-              path: device.path,
-              recursive: false,
-              set: 0,
-              clear: 0,
-              recursiveSet: 0,
-              recursiveClear: 0,
-              slot: device.path,
-            },
-            from,
-          },
-        ],
-  );
+  return wantedDevices(spec).flatMap(({ device: { path, type }, from }): Step[] => {
+    if (type === "p") return [];
+    const plain = { set: 0, clear: 0, recursiveSet: 0, recursiveClear: 0 };
+    const { private: propagation } = PROPAGATION;
+    return [
+      { name: "openSource", args: { path, follow: true, recursive: false, propagation, ...plain, slot: path }, from },
+    ];
+  });
 }
 
 /** Devices and the links beside them, in the /dev that the spec mounted. */
 export function makeDevices(spec: Spec, host: Host): Step[] {
   if (!hasOwnDev(spec)) return [];
   const bound = bindsDevices(spec, host);
-  const devices = wantedDevices(spec).map(({ device, from }): Step => {
+  const devices = wantedDevices(spec).flatMap(({ device, from }): Step[] => {
     const path = normalPath(device.path);
+    const mode = FILE_TYPE[device.type];
+    const number = deviceNumber(device.major ?? 0, device.minor ?? 0);
     if (bound && device.type !== "p")
-      return { name: "attachMount", args: { mount: device.path, root: "root", target: path }, from };
-    const { uid = 0, gid = 0, major = 0, minor = 0 } = device;
-    return {
-      name: "makeDevice",
-      args: {
-        root: "root",
-        path,
-        mode: FILE_TYPE[device.type] | ((device.fileMode ?? 0o666) & 0o7777),
-        device: deviceNumber(major, minor),
-        owner: (BigInt(uid) << 32n) | BigInt(gid),
+      return [
+        { name: "checkDevice", args: { mount: device.path, mode, device: number }, from },
+        { name: "attachMount", args: { mount: device.path, root: "root", target: path, follow: 0, proc: 0 }, from },
+      ];
+    const { uid = 0, gid = 0, fileMode = 0o666 } = device;
+    const owner = (BigInt(uid) << 32n) | BigInt(gid);
+    return [
+      {
+        name: "makeDevice",
+        args: { root: "root", path, mode: mode | (fileMode & 0o7777), device: number, owner },
+        from,
       },
-      from,
-    };
+    ];
   });
   const links = [...LINKS, ...ptmx(spec)].map(
     ([path, target]): Step => ({ name: "makeLink", args: { root: "root", path, target }, from: "/spec/linux/devices" }),

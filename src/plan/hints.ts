@@ -2,6 +2,19 @@ import type { Step, StepName } from "./step.ts";
 
 type Hint = string | ((step: Step) => string | undefined);
 
+/** Filesystems that show a namespace can be mounted only by who has power over it. */
+const NEEDED_NAMESPACE: Partial<Record<string, string>> = {
+  proc: 'a new /proc needs a new pid namespace: add {"type": "pid"} to linux.namespaces',
+  mqueue: 'a new mqueue needs a new ipc namespace: add {"type": "ipc"} to linux.namespaces',
+  sysfs:
+    "a new sysfs needs a network namespace of the container's own user namespace: make one, or bind the host's /sys",
+};
+
+const CANNOT_MAP: Record<string, string> = {
+  EINVAL: "the source's filesystem cannot map ids, or one below it with ridmap: leave out idmap, or use another source",
+  EPERM: "the source is mapped already, or its filesystem belongs to another user namespace: give the original path",
+};
+
 /** (step, errno) → a condition and a remedy. There is none where it would be a guess; each has a test that provokes it. */
 const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   setLimit: {
@@ -15,14 +28,29 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
       step.name === "makeFilesystem"
         ? `this kernel has no filesystem called ${step.args.type}: see /proc/filesystems`
         : undefined,
-    EPERM: (step) =>
-      step.name === "makeFilesystem" && step.args.type === "proc"
-        ? 'a new /proc needs a new pid namespace: add {"type": "pid"} to linux.namespaces'
-        : undefined,
+    EPERM: (step) => (step.name === "makeFilesystem" ? NEEDED_NAMESPACE[step.args.type] : undefined),
   },
   checkProcTarget: {
     ELOOP: "the target is a symbolic link in the root: an image must not redirect proc or sysfs",
     ENOTDIR: "the target is not an ordinary directory: an image must not redirect proc or sysfs",
+  },
+  checkProcSource: {
+    EINVAL: "only a proc filesystem can be mounted on /proc: bind the host's /proc, or use type proc",
+  },
+  attachMount: {
+    EACCES: "the destination leads into proc, where nothing may be mounted: an image must not redirect mounts there",
+  },
+  copyUp: {
+    EINVAL: "an owner of what is to be copied is nobody in the container's user namespace: map it, or omit tmpcopyup",
+    ENOSPC: "the tmpfs is smaller than what tmpcopyup puts into it: give it a larger size=",
+  },
+  mapMount: CANNOT_MAP,
+  idmapSource: CANNOT_MAP,
+  makeUserNamespace: {
+    EINVAL: "the kernel does not take these mappings: ids must be mapped once and exist outside",
+  },
+  checkDevice: {
+    ENODEV: "in a user namespace the host's own devices are bound: name one by the path and the numbers it has there",
   },
   checkDirectory: { ENOENT: "the working directory is outside of the container's root: choose one inside" },
   openRoot: { ENOENT: "root.path of config.json does not exist: make the root or correct the path" },

@@ -1,5 +1,6 @@
 import type { IdMapping, Spec } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
+import { mapText } from "./idmap.ts";
 import { isNew, isShared } from "./namespaces.ts";
 import type { Step } from "./step.ts";
 
@@ -51,10 +52,6 @@ export function setgroupsDenied(spec: Spec, host: Host): boolean {
   if (rootless.setgroups === "deny") return true;
   // the price of writing the map of groups oneself
   return isNew(spec, "user") && !rootless.mapper && mapsItself("gid", spec.linux?.gidMappings ?? [], host);
-}
-
-function mapText(mappings: readonly IdMapping[]): string {
-  return mappings.map(({ containerID, hostID, size }) => `${containerID} ${hostID} ${size}\n`).join("");
 }
 
 /** Until it is root in there, init owns nothing of its new namespaces. */

@@ -1,5 +1,12 @@
-import { MOUNT_ATTR, PROPAGATION, parseMountOptions } from "../linux/mount-options.ts";
-import type { Mount } from "../spec/spec.ts";
+import {
+  MOUNT_ATTR,
+  type MountOptions,
+  mayCoverProc,
+  PROPAGATION,
+  type Propagation,
+  parseMountOptions,
+} from "../linux/mount-options.ts";
+import type { Mount, Spec } from "../spec/spec.ts";
 import { containerCgroups } from "./cgroup.ts";
 import type { CgroupDirectory, CgroupHierarchy } from "./cgroup-layout.ts";
 import type { Definition } from "./definition.ts";
@@ -19,24 +26,36 @@ export function isBind({ type, options = [] }: Mount): boolean {
 /** Bind sources: paths of the host, cloned there, with their attributes set before anyone can reach them. */
 export function openSources({ spec, bundle }: Definition): Step[] {
   return (spec.mounts ?? []).flatMap((mount, at): Step[] => {
-    if (!isBind(mount)) return [];
     const options = parseMountOptions(mount.options ?? []);
+    if (!isBind(mount) || options.remount) return [];
+    const { attrSet, attrClear, recursiveSet, recursiveClear } = options;
     return [
       {
         name: "openSource",
         args: {
           path: joinPath(bundle, mount.source ?? ""),
+          follow: !options.sourceNofollow && !options.copySymlink,
           recursive: options.bind === "rbind",
-          set: options.attrSet,
-          clear: options.attrClear,
-          recursiveSet: options.recursiveSet,
-          recursiveClear: options.recursiveClear,
+          propagation: basePropagation(options.propagation, spec),
+          set: attrSet,
+          clear: attrClear,
+          recursiveSet,
+          recursiveClear,
           slot: slotOf(at),
         },
         from: fromOf(at),
       },
     ];
   });
+}
+
+/**
+ * What a clone of the host's mounts starts as. Only who asks to share or receive keeps a tie to the host, and passing
+ * something back takes a shared root, too, as engines say it.
+ */
+function basePropagation(asked: readonly Propagation[], { linux }: Spec): number {
+  if (!asked.some(({ flag }) => flag === PROPAGATION.shared || flag === PROPAGATION.slave)) return PROPAGATION.private;
+  return linux?.rootfsPropagation === "shared" ? 0 : PROPAGATION.slave;
 }
 
 /** All mounts of the spec, in its order. */
@@ -53,27 +72,108 @@ export function mountFilesystems(definition: Definition, host: Host): Step[] {
         from,
       }),
     );
-    const attach: Step = { name: "attachMount", args: { mount: slotOf(at), root: "root", target }, from };
-    if (isBind(mount)) return [attach, ...propagate];
+    const args = {
+      mount: slotOf(at),
+      root: "root",
+      target,
+      follow: options.destinationNofollow ? 0 : 1,
+      proc: mayCoverProc(target) ? 1 : 0,
+    };
+    const attach: Step = { name: options.copySymlink ? "attachOrLink" : "attachMount", args, from };
+    if (options.remount) return [...changeMount(mount, options, target, from), ...propagate];
+    const isProc: Step[] =
+      target === "/proc" && mount.type !== "proc"
+        ? [{ name: "checkProcSource", args: { mount: slotOf(at) }, from }]
+        : [];
+    if (isBind(mount)) return [...isProc, attach, ...propagate];
     if (mount.type === "cgroup") return [...mountCgroups(mount, at, definition, host), ...propagate];
     const check: Step[] =
       mount.type === "proc" || mount.type === "sysfs"
         ? [{ name: "checkProcTarget", args: { root: "root", target }, from }]
         : [];
+    const filled = mount.type === "tmpfs" ? fillTmpfs(options, target, at) : [];
+    const late = staysWritable(spec, at) ? MOUNT_ATTR.RDONLY : 0;
+    // what is to be filled must be writable until then
+    const afterwards = filled.length > 0 ? options.attrSet & MOUNT_ATTR.RDONLY & ~late : 0;
+    const make = makeFilesystem(
+      mount.type ?? "",
+      mount.source ?? "",
+      [...superFlagsOf(mount, options), ...options.data, ...mountContext(mount.type ?? "", spec.linux?.mountLabel)],
+      options.attrSet & ~late & ~afterwards,
+      at,
+    );
     return [
       ...check,
-      makeFilesystem(
-        mount.type ?? "",
-        mount.source ?? "",
-        [...options.superFlags, ...options.data, ...mountContext(mount.type ?? "", spec.linux?.mountLabel)],
-        options.attrSet,
-        at,
-      ),
-      ...recursively(options.recursiveSet, options.recursiveClear, at),
+      make,
+      ...isProc,
+      ...filled,
+      ...setAttributes(afterwards, 0, false, at),
+      ...setAttributes(options.recursiveSet, options.recursiveClear, true, at),
       attach,
       ...propagate,
     ];
   });
+}
+
+/** A medium that cannot be written can only be mounted read-only as a whole, not by one mount of it. */
+function superFlagsOf({ source = "" }: Mount, { superFlags, attrSet }: MountOptions): string[] {
+  return (attrSet & MOUNT_ATTR.RDONLY) !== 0 && source.startsWith("/") ? ["ro", ...superFlags] : superFlags;
+}
+
+const OWNER = 2;
+const MODE = 1;
+
+/** A tmpfs is as open as the directory it covers, unless its options say otherwise; with tmpcopyup it is a copy. */
+function fillTmpfs({ data, tmpcopyup }: MountOptions, target: string, at: number): Step[] {
+  const says = (name: string) => data.some((option) => option.startsWith(`${name}=`));
+  const what = (says("mode") ? 0 : MODE) | (tmpcopyup && !says("uid") && !says("gid") ? OWNER : 0);
+  const args = { mount: slotOf(at), root: "root", target };
+  const from = fromOf(at);
+  return [
+    ...(what === 0 ? [] : [{ name: "matchDirectory" as const, args: { ...args, what }, from }]),
+    ...(tmpcopyup ? [{ name: "copyUp" as const, args, from }] : []),
+  ];
+}
+
+/** An earlier mount with other options; what is not named stays. */
+function changeMount(mount: Mount, options: MountOptions, target: string, from: string): Step[] {
+  const { attrSet, attrClear, recursiveSet, recursiveClear, superFlags, data } = options;
+  const parameters = isBind(mount) ? [] : [...superFlags, ...data];
+  const remount = (set: number, clear: number, recursive: number): Step[] =>
+    set === 0 && clear === 0 ? [] : [{ name: "remount", args: { root: "root", target, set, clear, recursive }, from }];
+  return [
+    ...(parameters.length === 0
+      ? []
+      : [{ name: "reconfigure" as const, args: { root: "root", target, parameters }, from }]),
+    ...remount(attrSet, attrClear, 0),
+    ...remount(recursiveSet, recursiveClear, 1),
+  ];
+}
+
+/** Whether a read-only tmpfs is still to get something into it: a mount point, a device, the working directory. */
+function staysWritable(spec: Spec, at: number): boolean {
+  const { mounts = [], process, linux } = spec;
+  const mount = mounts[at];
+  const target = normalPath(mount?.destination ?? "/");
+  const later = mounts.slice(at + 1).map(({ destination }) => normalPath(destination));
+  if (mount?.type !== "tmpfs" || later.includes(target)) return false;
+  const paths = [...later, ...(linux?.devices ?? []).map(({ path }) => normalPath(path)), "/dev/null"];
+  return [...paths, normalPath(process?.cwd ?? "/")].some((path) => path.startsWith(`${target}/`));
+}
+
+/** A tmpfs that had to stay writable until everything in it was there. */
+export function closeFilesystems(spec: Spec): Step[] {
+  return (spec.mounts ?? []).flatMap(({ destination, options = [] }, at): Step[] =>
+    staysWritable(spec, at) && (parseMountOptions(options).attrSet & MOUNT_ATTR.RDONLY) !== 0
+      ? [
+          {
+            name: "remount",
+            args: { root: "root", target: normalPath(destination), set: MOUNT_ATTR.RDONLY, clear: 0, recursive: 0 },
+            from: fromOf(at),
+          },
+        ]
+      : [],
+  );
 }
 
 function makeFilesystem(type: string, source: string, parameters: string[], attributes: number, at: number): Step {
@@ -84,12 +184,12 @@ function makeFilesystem(type: string, source: string, parameters: string[], attr
   };
 }
 
-function recursively(set: number, clear: number, at: number): Step[] {
+function setAttributes(set: number, clear: number, recursive: boolean, at: number): Step[] {
   if (set === 0 && clear === 0) return [];
   return [
     {
       name: "setMountAttributes",
-      args: { mount: slotOf(at), set, clear, propagation: 0, recursive: 1 },
+      args: { mount: slotOf(at), set, clear, propagation: 0, recursive: recursive ? 1 : 0 },
       from: fromOf(at),
     },
   ];
@@ -111,7 +211,7 @@ function mountCgroups(mount: Mount, at: number, definition: Definition, host: Ho
   const readOnly = (attrSet & MOUNT_ATTR.RDONLY) !== 0;
   return [
     makeFilesystem("tmpfs", "tmpfs", ["mode=755"], attrSet & ~MOUNT_ATTR.RDONLY, at),
-    { name: "attachMount", args: { mount: slotOf(at), root: "root", target }, from },
+    { name: "attachMount", args: { mount: slotOf(at), root: "root", target, follow: 1, proc: 0 }, from },
     ...host.cgroups.hierarchies.flatMap((hierarchy, i) =>
       mountCgroup(
         hierarchy,
@@ -152,10 +252,10 @@ function mountCgroup(
   // it stayed in the caller's cgroup, which is to be seen, but not to be changed (CVE-2023-25809)
   const attributes = directory === undefined ? asked | MOUNT_ATTR.RDONLY : asked;
   const path = directory?.path ?? `${hierarchy.mountPoint}${hierarchy.ownPath}`;
-  const attach: Step = { name: "attachMount", args: { mount: slot, root: "root", target }, from };
+  const attach: Step = { name: "attachMount", args: { mount: slot, root: "root", target, follow: 1, proc: 0 }, from };
   if (!own)
     return [
-      { name: "cloneOwn", args: { path, recursive: 0, mount: slot }, from },
+      { name: "cloneOwn", args: { path, recursive: 0, follow: 1, mount: slot }, from },
       {
         name: "setMountAttributes",
         args: { mount: slot, set: attributes, clear: 0, propagation: PROPAGATION.private, recursive: 0 },

@@ -14,7 +14,12 @@ export function openRoot({ spec, root, bundle }: Definition): Step[] {
   return [
     {
       name: "openRoot",
-      args: { path: joinPath(bundle, spec.root?.path ?? ""), slot: "root" },
+      args: {
+        path: joinPath(bundle, spec.root?.path ?? ""),
+        // a clone of a shared mount is its peer: what the container mounts would appear on the host
+        propagation: spec.linux?.rootfsPropagation === "slave" ? PROPAGATION.slave : PROPAGATION.private,
+        slot: "root",
+      },
       from: "/spec/root/path",
     },
   ];

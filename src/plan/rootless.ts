@@ -1,5 +1,4 @@
 import { ContainerError } from "../error.ts";
-import { PROPAGATION } from "../linux/mount-options.ts";
 import type { IdMapping, Mount, NamespaceType, Process, Spec } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
 import { setgroupsDenied } from "./identity.ts";
@@ -46,14 +45,18 @@ const VIEWS: { [type: string]: readonly [NamespaceType, string] } = {
   mqueue: ["ipc", "/dev/mqueue"],
 };
 
+/** What holds for the view holds for what the host has mounted below it. */
+const RESTRICTIONS: ReadonlySet<string> = new Set(["ro", "nosuid", "nodev", "noexec"]);
+
 /** The spec with the host's own view bound where the container shares the host's namespace, as crun does it. */
 export function bindSharedViews(spec: Spec, { rootless }: Host): Spec {
-  if (rootless === undefined || spec.mounts === undefined) return spec;
+  if ((rootless === undefined && isShared(spec, "user")) || spec.mounts === undefined) return spec;
   const bound = (mount: Mount): Mount => {
     const [namespace, source] = VIEWS[mount.type ?? ""] ?? [];
     if (namespace === undefined || source === undefined || isBind(mount) || !isShared(spec, namespace)) return mount;
     // what is mounted beneath it is locked to it
-    return { ...mount, type: "bind", source, options: [...(mount.options ?? []), "rbind"] };
+    const deep = (mount.options ?? []).filter((option) => RESTRICTIONS.has(option)).map((option) => `r${option}`);
+    return { ...mount, type: "bind", source, options: [...(mount.options ?? []), ...deep, "rbind"] };
   };
   return { ...spec, mounts: spec.mounts.map(bound) };
 }
@@ -67,23 +70,24 @@ export function cloneInside(steps: readonly Step[]): Step[] {
     const { from } = step;
     if (step.name === "openRoot")
       return [
-        { name: "cloneOwn", args: { path: step.args.path, recursive: 1, mount: step.args.slot }, from },
+        { name: "cloneOwn", args: { path: step.args.path, recursive: 1, follow: 1, mount: step.args.slot }, from },
         {
           name: "setMountAttributes",
-          args: { mount: step.args.slot, set: 0, clear: 0, propagation: PROPAGATION.private, recursive: 1 },
+          args: { mount: step.args.slot, set: 0, clear: 0, propagation: step.args.propagation, recursive: 1 },
           from,
         },
       ];
     if (step.name !== "openSource") return [step];
-    const { path, recursive, slot, ...attributes } = step.args;
-    const change = (set: number, clear: number, deep: number): Step[] =>
-      set === 0 && clear === 0
+    const { path, recursive, follow, propagation, slot, ...attributes } = step.args;
+    const change = (set: number, clear: number, propagation: number, deep: number): Step[] =>
+      set === 0 && clear === 0 && propagation === 0
         ? []
-        : [{ name: "setMountAttributes", args: { mount: slot, set, clear, propagation: 0, recursive: deep }, from }];
+        : [{ name: "setMountAttributes", args: { mount: slot, set, clear, propagation, recursive: deep }, from }];
     return [
-      { name: "cloneOwn", args: { path, recursive: recursive ? 1 : 0, mount: slot }, from },
-      ...change(attributes.set, attributes.clear, 0),
-      ...change(attributes.recursiveSet, attributes.recursiveClear, 1),
+      { name: "cloneOwn", args: { path, recursive: recursive ? 1 : 0, follow: follow ? 1 : 0, mount: slot }, from },
+      ...change(0, 0, propagation, 1),
+      ...change(attributes.set, attributes.clear, 0, 0),
+      ...change(attributes.recursiveSet, attributes.recursiveClear, 0, 1),
     ];
   });
 }

@@ -60,6 +60,13 @@ function host<A>(
   return { says, why, ...more };
 }
 
+const lines = (map: string) => map.trim().replaceAll("\n", ", ");
+/** As the kernel's new_decode_dev. */
+function deviceName(device: number | bigint): string {
+  const number = Number(device);
+  return `${(number >>> 8) & 0xfff}:${(number & 0xff) | ((number >>> 12) & 0xfff00)}`;
+}
+
 const hex = (value: number | bigint) => `0x${value.toString(16)}`;
 
 /** Steps that init runs, inside or on its way in. At most five arguments each. */
@@ -77,12 +84,12 @@ export const INIT_STEPS = {
   setPropagation: init(10, { propagation: "number" }, ({ propagation }) => `makes the mounts of its copy ${propagationName(propagation)}`, "Otherwise mounts made here would appear on the host."),
   attachRoot: init(11, { root: "reads" }, () => "attaches the root to its mount namespace", "pivot_root wants a mount point, reached from here; a detached tree becomes one without any path of the host."),
   makeFilesystem: init(12, { type: "string", source: "string", parameters: "strings", attributes: "number", mount: "writes" }, ({ type, parameters }) => `makes a ${type} filesystem${parameters.length === 0 ? "" : ` (${parameters.join(", ")})`}`, "The filesystem is made without a place; nothing in the root can redirect that."),
-  attachMount: init(13, { mount: "closes", root: "reads", target: "string" }, ({ target }) => `mounts it on ${target}`, "The target is looked up inside the root and the mount moved there by descriptor: a link in the image cannot lead it out (CVE-2021-30465)."),
+  attachMount: init(13, { mount: "closes", root: "reads", target: "string", follow: "number", proc: "number" }, ({ target, follow }) => `mounts it on ${target}${Number(follow) === 0 ? ", even if that is a link" : ""}`, "The target is looked up inside the root and the mount moved there by descriptor: a link in the image cannot lead it out (CVE-2021-30465)."),
   checkProcTarget: init(14, { root: "reads", target: "string" }, ({ target }) => `checks that ${target} is an ordinary directory`, "proc or sysfs mounted through a link leaves the real path unprotected (CVE-2019-19921)."),
   setMountAttributes: init(15, { mount: "reads", set: "number", clear: "number", propagation: "number", recursive: "number" }, ({ set, clear, propagation, recursive }) => set === 0 && clear === 0 ? `makes it ${propagationName(propagation)}` : `sets its attributes ${hex(set)}${Number(clear) === 0 ? "" : `, clears ${hex(clear)}`}${Number(recursive) === 0 ? "" : " recursively"}`, "Attributes are set before the mount is reachable, so there is no moment without them."),
   remount: init(16, { root: "reads", target: "string", set: "number", clear: "number", recursive: "number" }, ({ target }) => `changes the attributes of ${target}`, "A mount that had to stay writable while it was filled gets its attributes afterwards."),
   setMountPropagation: init(17, { root: "reads", target: "string", propagation: "number", recursive: "number" }, ({ target, propagation }) => `makes ${target} ${propagationName(propagation)}`, "Propagation decides whether later mounts pass between this place and its peers."),
-  makeDevice: init(18, { root: "reads", path: "string", mode: "number", device: "number", owner: "number" }, ({ path, device }) => `makes the device ${path} (${Number(device) >>> 8}:${Number(device) & 255})`, "Programs expect a few harmless devices; a fresh /dev has none."),
+  makeDevice: init(18, { root: "reads", path: "string", mode: "number", device: "number", owner: "number" }, ({ path, device }) => `makes the device ${path} (${deviceName(device)})`, "Programs expect a few harmless devices; a fresh /dev has none."),
   makeLink: init(19, { root: "reads", path: "string", target: "string" }, ({ path, target }) => `links ${path} to ${target}`, "Programs expect /dev/fd, /dev/stdin, /dev/stdout, /dev/stderr and /dev/ptmx."),
   openOwn: init(20, { path: "string", file: "writes" }, ({ path }) => `opens ${path} as the host has it`, "What masks a path must be the host's own null device, not one the container could have replaced (CVE-2025-31133)."),
   maskPath: init(21, { root: "reads", path: "string", null: "reads" }, ({ path }) => `hides ${path}`, "Files of proc and sysfs that tell about or change the host are covered: directories by an empty read-only tmpfs, files by the null device."),
@@ -122,7 +129,7 @@ export const INIT_STEPS = {
   keepDescriptors: init(55, { count: "number" }, ({ count }) => (Number(count) === 0 ? "keeps only the standard streams" : `keeps the standard streams and ${count} more descriptor${Number(count) === 1 ? "" : "s"}`), "A descriptor that leaks is a way out of the root (CVE-2024-21626)."),
   awaitStart: init(56, { listener: "closes", started: "writes" }, () => "waits for start", "The specification separates create from start; nothing of the container runs before."),
   execute: init(57, { arguments: "strings", environment: "strings" }, ({ arguments: words }) => `executes ${words.join(" ")}`, "From here on this is the container's own program."),
-  cloneOwn: init(59, { path: "string", recursive: "number", mount: "writes" }, ({ path, recursive }) => `clones the mount${Number(recursive) === 0 ? "" : " tree"} at ${path}`, "Its copy of the host's mounts is all that a container without privileges may clone from."),
+  cloneOwn: init(59, { path: "string", recursive: "number", follow: "number", mount: "writes" }, ({ path, recursive }) => `clones the mount${Number(recursive) === 0 ? "" : " tree"} at ${path}`, "Its copy of the host's mounts is all that a container without privileges may clone from."),
   raiseLoopback: init(60, {}, () => "brings the loopback interface up", "A new network namespace starts with it down, and programs expect 127.0.0.1."),
   ownStreams: init(61, { uid: "number" }, ({ uid }) => `gives its standard streams to user ${uid}`, "The user must be able to open /dev/stdout again."),
   enterCgroup: init(
@@ -146,13 +153,65 @@ export const INIT_STEPS = {
   ),
   loadNotifier: init(65, { program: "bytes", flags: "number", listener: "writes" }, ({ program }) => `loads a system call filter of ${program.length / 8} instructions that asks a listener`, "Some calls are for an agent outside to decide: the kernel stops the caller until the listener's holder has answered."),
   offerListener: init(66, { listener: "reads" }, () => "hands its listener to the host, and waits until it has been passed on", "Only the process that loads a filter gets its listener. The message and its answer are all that comes between the filter and the program."),
+  matchDirectory: init(
+    67,
+    { mount: "reads", root: "reads", target: "string", what: "number" },
+    ({ target, what }) => `gives it the ${["", "mode", "owner", "mode and owner"][Number(what)]} of the directory ${target}`,
+    "A tmpfs is open to everybody; the directory that it covers says who may use it.",
+  ),
+  copyUp: init(
+    68,
+    { mount: "reads", root: "reads", target: "string" },
+    ({ target }) => `copies what is in ${target} into it`,
+    "It starts as what it covers. The copy is made by descriptors and follows no link of the image.",
+  ),
+  makeUserNamespace: init(
+    69,
+    { uids: "string", gids: "string", namespace: "writes" },
+    ({ uids, gids }) => `makes a user namespace with the uids ${lines(uids)} and gids ${lines(gids)}`,
+    "The kernel takes the mapping of a mount only as a user namespace; nobody ever runs in this one.",
+  ),
+  mapMount: init(
+    70,
+    { mount: "reads", namespace: "reads", recursive: "number" },
+    ({ mount, recursive }) => `maps the ids of ${mount}${Number(recursive) === 0 ? "" : " and the mounts below"}`,
+    "Files on the disk keep their owners, and have others as seen through this mount.",
+  ),
+  reconfigure: init(
+    71,
+    { root: "reads", target: "string", parameters: "strings" },
+    ({ target, parameters }) => `changes the filesystem on ${target} (${parameters.join(", ")})`,
+    "Some options belong to the filesystem, whichever mount shows it.",
+  ),
+  checkProcSource: init(
+    72,
+    { mount: "reads" },
+    () => "checks that it is a proc filesystem",
+    "A directory in the place of proc would catch what is meant for the kernel (CVE-2019-16884).",
+  ),
+  checkDevice: init(
+    74,
+    { mount: "reads", mode: "number", device: "number" },
+    ({ mount, device }) => `checks that ${mount} of the host is the device ${deviceName(device)}`,
+    "In a user namespace nobody may make devices; the host's node must be the one that is meant.",
+  ),
+  attachOrLink: init(
+    73,
+    { mount: "closes", root: "reads", target: "string", follow: "number", proc: "number" },
+    ({ target }) => `mounts it on ${target}, or if it is a link makes the same there`,
+    "copy-symlink: a link of the host's means something else inside, so it is not followed outside.",
+  ),
   runHook: init(58, { hook: "strings", environment: "strings", state: "reads", timeoutMs: "number" }, ({ hook }) => `runs the hook ${hook[0]}`, "Hooks of these kinds run inside the container's namespaces."),
 } as const;
 
 /** A mount that the host prepares; see MountAttributes of mount_setattr(2). */
 export interface SourceArgs {
   path: string;
+  /** Where the path is a symbolic link: what it leads to, or the link itself. */
+  follow: boolean;
   recursive: boolean;
+  /** For the whole clone: what a clone of a shared mount mounts would appear on the host. 0: as on the host. */
+  propagation: number;
   set: number;
   clear: number;
   recursiveSet: number;
@@ -205,9 +264,10 @@ openCgroup: host<{ path: string; slot: string }>(
     "A process enters a cgroup by a descriptor, so that it can do so itself.",
     { fills: "slot" },
   ),
-  openRoot: host<{ path: string; slot: string }>(({ path }) => `clones the mount tree at ${path} as the root`, "The root travels as a descriptor; its path is never looked up again.", { fills: "slot" }),
+  openRoot: host<{ path: string; propagation: number; slot: string }>(({ path }) => `clones the mount tree at ${path} as the root`, "The root travels as a descriptor; its path is never looked up again.", { fills: "slot" }),
   mountUnion: host<UnionArgs>(({ layers, driver }) => `joins ${layers.length} layer${layers.length === 1 ? "" : "s"} under a private upper directory (${driver})`, "The layers are shared and stay untouched; the mount is detached, so the host's mount table never shows it.", { fills: "slot" }),
   openSource: host<SourceArgs>(({ path, set }) => `clones the mount tree at ${path}${(set & 1) === 1 ? ", read-only" : ""}`, "A source path belongs to the host and is looked up there, once.", { fills: "slot" }),
+  idmapSource: host<{ mount: string; recursive: boolean }>(({ mount, recursive }) => `maps the ids of ${mount}${recursive ? " and the mounts below" : ""} as in the container's user namespace`, "The files' owners keep their numbers inside, though root inside is somebody else outside."),
   openNamespace: host<{ path: string; slot: string }>(({ path }) => `opens the namespace ${path}`, "A namespace is joined by descriptor.", { fills: "slot" }),
   openContainer: host<{ slot: string; file: string }>(({ file }) => `opens the container's ${file} namespace`, "A process is added to a container by joining its namespaces.", { fills: "slot" }),
   openContainerRoot: host<{ slot: string }>(() => "opens the container's root", "Without a mount namespace of its own, the root is all that tells where it is.", { fills: "slot" }),
@@ -220,6 +280,7 @@ openCgroup: host<{ path: string; slot: string }>(
   mapIdsByHelper: host<{ kind: "uid" | "gid"; map: string }>(({ kind, map }) => `has new${kind}map map the ${kind}s: ${map.trim().replaceAll("\n", ", ")}`, "A user may map but its own id; this program of root's gives it those of /etc/subuid and /etc/subgid."),
   mapIds: host<{ kind: "uid" | "gid"; map: string }>(({ kind, map }) => `maps the ${kind}s: ${map.trim().replaceAll("\n", ", ")}`, "Without a map every id in the user namespace is the overflow id."),
   makeEndpoint: host<EndpointArgs>(({ address, bridge }) => `connects it to ${bridge} as ${address}`, "A veth pair is a cable: one end on the bridge, one in the container.", { undo: "removes the link; the last one takes the bridge with it" }),
+  moveDevice: host<{ device: string; name: string }>(({ device, name }) => `moves the network device ${device} into its network namespace${name === device ? "" : ` as ${name}`}`, "A network device lives in one namespace. Its permanent addresses go with it; when the namespace ends, the kernel takes the device back."),
   publishPorts: host<EndpointArgs>(({ ports }) => `publishes ${ports.map((port) => `${port.hostPort}→${port.containerPort}/${port.protocol}`).join(", ") || "no ports"} and masquerades what goes out`, "Addresses of the bridge are unknown outside.", { undo: "goes with the link: removes its rules; the last one takes our chains with it" }),
   runHostHook: host<HookArgs>(({ kind, path }) => `runs the ${kind} hook ${path}`, "Hooks of these kinds run in the runtime's namespaces."),
   makeClass: host<{ path: string; schemata: readonly string[]; own: boolean }>(({ path, schemata }) => `makes the class of service ${path}${schemata.length === 0 ? "" : ` with ${schemata.join(", ")}`}`, "A class of service has its own part of the processors' cache and memory bandwidth.", { undo: "removes it where it is the container's own" }),

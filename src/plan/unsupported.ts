@@ -1,5 +1,4 @@
 import { ContainerError } from "../error.ts";
-import { parseMountOptions } from "../linux/mount-options.ts";
 import type { Process, Spec } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
 
@@ -8,7 +7,7 @@ import type { Host } from "./host.ts";
  * confined than was asked for, so such a spec is refused. Where runc refuses, too, its words are used.
  * @throws ContainerError with the first's pointer, and the others in its message
  */
-export function refuseUnsupported({ linux, mounts = [] }: Spec, process: Process, host: Host): void {
+export function refuseUnsupported({ linux }: Spec, process: Process, host: Host): void {
   const { apparmorProfile = "", selinuxLabel = "" } = process;
   const withoutSelinux = "selinux label is specified in config, but selinux is disabled or not supported";
   const asked: [boolean, string, string][] = [
@@ -24,22 +23,10 @@ export function refuseUnsupported({ linux, mounts = [] }: Spec, process: Process
       "intelRdt is specified in config, but Intel RDT is not supported or enabled",
       "/spec/linux/intelRdt",
     ],
-    [Object.keys(linux?.netDevices ?? {}).length > 0, notYet("network devices of the host"), "/spec/linux/netDevices"],
-    ...mounts.flatMap((mount, at): [boolean, string, string][] => {
-      const { idmap, tmpcopyup } = parseMountOptions(mount.options ?? []);
-      return [
-        [idmap !== undefined || (mount.uidMappings ?? []).length > 0, notYet("idmapped mounts"), `/spec/mounts/${at}`],
-        [tmpcopyup, notYet("tmpcopyup"), `/spec/mounts/${at}/options`],
-      ];
-    }),
   ];
   const [first, ...others] = asked.filter(([present]) => present);
   if (first === undefined) return;
   const [, what, from] = first;
   const rest = others.map(([, message, pointer]) => `\n  ${pointer.replace(/^\/spec/, "")}: ${message}`);
   throw new ContainerError({ message: [what, ...rest].join(""), code: "ENOTSUP", from });
-}
-
-function notYet(what: string): string {
-  return `${what} are not supported yet`;
 }

@@ -1,8 +1,10 @@
+import { normalize } from "node:path";
 import { capabilityNumber } from "../linux/capabilities.ts";
-import { parseMountOptions } from "../linux/mount-options.ts";
+import { parseIdmap } from "../linux/idmap.ts";
+import { mayCoverProc, parseMountOptions } from "../linux/mount-options.ts";
 import { sysctlNamespace, sysctlPath } from "../linux/sysctls.ts";
 import { type Fault, pointerTo } from "./shape.ts";
-import type { NamespaceType, Spec } from "./spec.ts";
+import type { Mount, NamespaceType, Spec } from "./spec.ts";
 
 export interface ValidateOptions {
   /** The container is to be created and started from it: `root` and `process.args` are needed, too. */
@@ -51,22 +53,32 @@ export function validate(spec: Spec, { runnable = false }: ValidateOptions = {})
     else needs(type, true, "linux", "sysctl", name);
   }
 
-  mounts.forEach(({ options = [], source, uidMappings, gidMappings }, index) => {
-    const { bind, idmap, remount } = parseMountOptions(options);
-    const mapped = Boolean(uidMappings?.length && gidMappings?.length);
-    if (Boolean(uidMappings?.length) !== Boolean(gidMappings?.length))
-      fault(
-        "is required: user and group ids are mapped together",
-        "mounts",
-        index,
-        uidMappings?.length ? "gidMappings" : "uidMappings",
-      );
-    if ((mapped || idmap) && !bind) fault("must have bind or rbind for mapped ids", "mounts", index, "options");
-    if (idmap && !mapped && !has("user"))
-      fault(`has ${idmap}, which needs mappings or a user namespace`, "mounts", index, "options");
-    if (bind && !remount && !source) fault("is required for a bind mount", "mounts", index, "source");
-  });
+  for (const [index, mount] of mounts.entries())
+    faultsOfMount(mount, has("user"), (message, ...tokens) => fault(message, "mounts", index, ...tokens));
   return faults;
+}
+
+function faultsOfMount(
+  { destination, type, options = [], source, uidMappings, gidMappings }: Mount,
+  userNamespace: boolean,
+  fault: (message: string, ...tokens: string[]) => void,
+): void {
+  const { bind, idmap, idmapRanges, remount, tmpcopyup } = parseMountOptions(options);
+  const bound = bind !== undefined || type === "bind";
+  const mapped = Boolean(uidMappings?.length && gidMappings?.length);
+  const target = normalize(`/${destination}`).replace(/\/$/, "");
+  if (Boolean(uidMappings?.length) !== Boolean(gidMappings?.length))
+    fault("is required: user and group ids are mapped together", uidMappings?.length ? "gidMappings" : "uidMappings");
+  if ((mapped || idmap) && !bound) fault("must have bind or rbind for mapped ids", "options");
+  if (idmap && !mapped && idmapRanges === undefined && !userNamespace)
+    fault(`has ${idmap}, which needs mappings or a user namespace`, "options");
+  if (idmapRanges !== undefined && parseIdmap(idmapRanges) === undefined)
+    fault(`has ${idmap}=${idmapRanges}, which must be like ${idmap}=uids=0-1000-10#10-5000-1;gids=@0-0-10`, "options");
+  if (tmpcopyup && type !== "tmpfs") fault("has tmpcopyup, which only a tmpfs can have", "options");
+  if (bound && !remount && !source) fault("is required for a bind mount", "source");
+  // whatever is there would be hidden from those who rely on the kernel's proc: CVE-2019-16884
+  if (target.startsWith("/proc/") && type !== "proc" && !remount && !mayCoverProc(target))
+    fault(`${JSON.stringify(destination)} cannot be mounted because it is inside /proc`, "destination");
 }
 
 /** What a sound Spec says without effect, or in a way that is going out of use. */

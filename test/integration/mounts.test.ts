@@ -326,18 +326,6 @@ test("mounts are made in their order: a later one covers an earlier one", () => 
   expect(mountAt(seen, "/tmp").source).toBe("second");
 });
 
-test("mapped ids and tmpcopyup, which are not supported yet, are refused instead of being ignored", () => {
-  const mapping = [{ containerID: 0, hostID: 4000, size: 10 }];
-  for (const mount of [
-    { type: "bind", source: hostDirectory(), options: ["bind"], uidMappings: mapping, gidMappings: mapping },
-    { type: "tmpfs", source: "tmpfs", options: ["tmpcopyup"] },
-  ]) {
-    const { status, stderr } = run(makeBundle((spec) => void spec.mounts.push({ destination: "/tmp", ...mount })));
-    expect(status).toBe(1);
-    expect(stderr).toMatch(/not supported.*\/mounts\/7/);
-  }
-});
-
 test("an unknown type or option is an error that points at the mount", () => {
   covers("mounts.type", "mounts.options data");
   for (const mount of [

@@ -14,8 +14,11 @@ test("options go to whom they concern", () => {
       "rro",
       "rslave",
       "sync",
-      "idmap",
+      "idmap=uids=0-1-2",
       "tmpcopyup",
+      "src-nofollow",
+      "copy-symlink",
+      "dest-nofollow",
       "mode=755",
       "newinstance",
       "remount",
@@ -31,7 +34,11 @@ test("options go to whom they concern", () => {
     superFlags: ["sync"],
     data: ["mode=755", "newinstance"],
     idmap: "idmap",
+    idmapRanges: "uids=0-1-2",
     tmpcopyup: true,
+    copySymlink: true,
+    sourceNofollow: true,
+    destinationNofollow: true,
   });
 });
 

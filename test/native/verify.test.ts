@@ -40,7 +40,7 @@ const STEP_BYTES = 48;
 
 /** One step of each kind of argument, in a plan that is accepted. */
 const PLAN: Plan = [
-  { name: "openRoot", args: { path: "/r", slot: "root" }, from: "/spec/root" },
+  { name: "openRoot", args: { path: "/r", propagation: 0, slot: "root" }, from: "/spec/root" },
   { name: "startInit", args: { preserved: 0 }, from: "/spec" },
   { name: "setHostname", args: { name: "web" }, from: "/spec" },
   { name: "setGroups", args: { gids: new Uint8Array([1, 0, 0, 0, 2, 0, 0, 0]) }, from: "/spec" },
@@ -49,7 +49,7 @@ const PLAN: Plan = [
     args: { type: "t", source: "s", parameters: ["a", "b=c"], attributes: 0, mount: "m" },
     from: "/spec",
   },
-  { name: "attachMount", args: { mount: "m", root: "root", target: "/t" }, from: "/spec" },
+  { name: "attachMount", args: { mount: "m", root: "root", target: "/t", follow: 1, proc: 0 }, from: "/spec" },
   { name: "turn", args: { first: 0, count: 0 }, from: "/spec" },
   { name: "openNamespace", args: { path: "/n", slot: "n" }, from: "/spec" },
   { name: "closeSlot", args: { file: "n" }, from: "/spec" },

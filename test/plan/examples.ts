@@ -82,13 +82,12 @@ function without<T extends object, K extends keyof T & string>(whole: T, ...keys
 
 /** All that is supported, but for limits, which need controllers. */
 function allSteps(): Spec {
-  const { linux = {}, mounts = [], process = { cwd: "/" }, ...spec } = everything();
+  const { linux = {}, process = { cwd: "/" }, ...spec } = everything();
   return {
     ...spec,
     process,
-    mounts: mounts.map((mount) => without(mount, "uidMappings", "gidMappings")),
     linux: {
-      ...without(linux, "resources", "netDevices"),
+      ...without(linux, "resources"),
       cgroupsPath: "/c",
     },
   };

@@ -9,7 +9,7 @@ import type { Report } from "../../src/trace/report.ts";
 import { printArguments, syscallName } from "../../src/trace/syscalls.ts";
 
 const PLAN: Plan = [
-  { name: "openRoot", args: { path: "/bundle/rootfs", slot: "root" }, from: "/spec/root/path" },
+  { name: "openRoot", args: { path: "/bundle/rootfs", propagation: 0, slot: "root" }, from: "/spec/root/path" },
   { name: "startInit", args: { preserved: 0 }, from: "/spec" },
   { name: "setHostname", args: { name: "web" }, from: "/spec/hostname" },
   { name: "maskPath", args: { root: "root", path: "/proc/keys", null: "root" }, from: "/spec/linux/maskedPaths/0" },
@@ -145,7 +145,10 @@ test("a failed step says its errno, and those behind it that they were not reach
 
 test("a sentence that is long or has line ends stays on one line of the table, but for the wide form", () => {
   const long = `/${"x".repeat(100)}`;
-  const traced = join([{ name: "openRoot", args: { path: long, slot: "root" }, from: "/spec/root" }], []);
+  const traced = join(
+    [{ name: "openRoot", args: { path: long, propagation: 0, slot: "root" }, from: "/spec/root" }],
+    [],
+  );
   expect(renderTrace(told(traced))).not.toContain(long);
   expect(renderTrace(told(traced))).toContain("…");
   expect(renderTrace(told(traced), { verbose: true })).toContain(long);

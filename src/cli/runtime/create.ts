@@ -8,7 +8,7 @@ export const create: Command = {
   words: [1, 1],
   async run(words, globals) {
     const { flags, rest } = parseFlags(CREATION_FLAGS, words);
-    const { container } = createFromBundle(rest[0], flags, globals, { start: "later" });
+    const { container } = await createFromBundle(rest[0], flags, globals, { start: "later" });
     await joinCallersTrace(globals, container.id);
     return 0;
   },

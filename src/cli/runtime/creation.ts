@@ -43,12 +43,12 @@ export interface CreationFlags {
 }
 
 /** Creates the container that a bundle and the flags describe. */
-export function createFromBundle(
+export async function createFromBundle(
   id: string | undefined,
   flags: CreationFlags,
   { root, rootless, systemdCgroup, warn }: Globals,
   { start, console, ...more }: Start & { start: Definition["start"]; console?: "creator" },
-): { container: Container; process: Running; notify?: Notify } {
+): Promise<{ container: Container; process: Running; notify?: Notify }> {
   if (id === undefined) throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
   const { spec, bundle, warnings } = readBundle(flags.bundle ?? cwd());
   for (const { pointer, message } of warnings) warn(`config.json ${pointer} ${message}`);
@@ -73,6 +73,7 @@ export function createFromBundle(
     activatedProcess !== undefined && target === "creator" ? fitProcess(activatedProcess) : activatedProcess;
   const whole = process === undefined ? spec : { ...spec, process };
   const sendPidfd = openPidfdSocket(flags["pidfd-socket"]);
+  const network = spec.linux?.netDevices === undefined ? undefined : await import("../../network/device.ts");
   const created = describe(() =>
     Container.create(
       root,
@@ -99,6 +100,7 @@ export function createFromBundle(
               },
             }),
         adopt: ({ pidfd }) => sendPidfd(pidfd, "standard"),
+        ...(network && { moveDevice: network.moveDevice }),
       },
     ),
   );

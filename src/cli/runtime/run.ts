@@ -17,7 +17,7 @@ export const run: Command = {
   async run(words, globals) {
     const { flags, rest } = parseFlags(FLAGS, words);
     let master: number | undefined;
-    const { container, process, notify } = createFromBundle(rest[0], flags, globals, {
+    const { container, process, notify } = await createFromBundle(rest[0], flags, globals, {
       start: "now",
       ...(flags.detach ? {} : { console: "creator" as const }),
       takeTerminal: (socket) => {
