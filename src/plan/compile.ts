@@ -11,15 +11,7 @@ import { mapMounts, mapMountsAsContainer } from "./idmap.ts";
 import { openLabels, setLabels } from "./labels.ts";
 import { limitResources, listMask, setMachineView, setOomScore } from "./limits.ts";
 import { closeFilesystems, mountFilesystems, openSources } from "./mounts.ts";
-import {
-  isNew,
-  joinNamespaces,
-  leaveCgroup,
-  nameMachine,
-  openNamespaces,
-  shiftClocks,
-  userPlace,
-} from "./namespaces.ts";
+import { isNew, joinNamespaces, leaveLast, nameMachine, openNamespaces, shiftClocks, userPlace } from "./namespaces.ts";
 import { connectNetwork, moveDevices, raiseLoopback } from "./network.ts";
 import { hidePaths } from "./paths.ts";
 import { dropPrivileges, filterSyscalls } from "./privileges.ts";
@@ -72,7 +64,7 @@ export function compile(given: Definition, host: Host): Plan {
     ...(late ? shiftClocks(spec) : []),
     ...withdrawMaps(spec, host),
     ...becomeRoot(spec),
-    ...leaveCgroup(spec),
+    ...leaveLast(spec),
     ...newSession(definition),
     ...raiseLoopback(definition),
     ...leaveMounts(spec),

@@ -70,14 +70,25 @@ function offsetLines(offsets: TimeOffsets): string {
 
 /** The flags of clone3(2) for all new namespaces but those that must be left first. */
 export function newNamespaces(spec: Spec): number {
-  return AT_CLONE.filter((type) => isNew(spec, type)).reduce((flags, type) => flags | NAMESPACES[type].flag, 0);
+  return AT_CLONE.filter((type) => isNew(spec, type) && !(type === "ipc" && ownsQueues(spec))).reduce(
+    (flags, type) => flags | NAMESPACES[type].flag,
+    0,
+  );
 }
 
-/** Once the process is in its cgroups, so that they are the roots it sees. */
-export function leaveCgroup(spec: Spec): Step[] {
-  return isNew(spec, "cgroup")
-    ? [{ name: "unshare", args: { namespaces: NAMESPACES.cgroup.flag }, from: "/spec/linux/namespaces" }]
-    : [];
+/**
+ * A new ipc namespace brings its queues along, and they belong to who makes it: in a user namespace that must be its
+ * root, who is nobody until the maps are there. mq_overview(7)
+ */
+function ownsQueues(spec: Spec): boolean {
+  return isNew(spec, "ipc") && !isShared(spec, "user") && (spec.mounts ?? []).some(({ type }) => type === "mqueue");
+}
+
+/** Namespaces that show who the process is, or where: entered once it is in its cgroups, and root of its user namespace. */
+export function leaveLast(spec: Spec): Step[] {
+  const types = [...(isNew(spec, "cgroup") ? ["cgroup" as const] : []), ...(ownsQueues(spec) ? ["ipc" as const] : [])];
+  const namespaces = types.reduce((flags, type) => flags | NAMESPACES[type].flag, 0);
+  return namespaces === 0 ? [] : [{ name: "unshare", args: { namespaces }, from: "/spec/linux/namespaces" }];
 }
 
 /** The host's names, until it is given others. */

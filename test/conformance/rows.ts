@@ -19,18 +19,15 @@ export const SECTIONS = {
     "mounts.source": "a device's name, or a path of the host that may be relative to the bundle",
     "mounts.options bind": "bind, rbind",
     "mounts.options ro": "ro, rw, nosuid, suid, nodev, dev, noexec, exec",
-    "mounts.options atime": later(
-      "atime, noatime, diratime, nodiratime, relatime, norelatime, strictatime, nostrictatime",
-    ),
+    "mounts.options atime": "atime, noatime, diratime, nodiratime, relatime, norelatime, strictatime, nostrictatime",
     "mounts.options nosymfollow": "nosymfollow, symfollow",
-    "mounts.options super": later(
+    "mounts.options super":
       "sync, async, dirsync, mand, nomand, silent, loud, lazytime, nolazytime, iversion, noiversion",
-    ),
     "mounts.options data": "options of the file system itself",
     "mounts.options recursive": "rro, rrw, rnosuid, rnodev, rnoexec, rnosymfollow and their opposites",
-    "mounts.options recursive atime": later("ratime, rnoatime, rdiratime, rnodiratime, rrelatime, rstrictatime"),
+    "mounts.options recursive atime": "ratime, rnoatime, rdiratime, rnodiratime, rrelatime, rstrictatime",
     "mounts.options propagation": "private, shared, slave, unbindable, and recursively",
-    "mounts.options remount": later("remount of what is mounted already"),
+    "mounts.options remount": "remount of what is mounted already",
     "mounts.options idmap": "idmap, ridmap; with ranges of their own, as crun has them",
     "mounts.options tmpcopyup": "what the root has there is copied up into the tmpfs",
     "mounts.uidMappings": "ids of the mount, with gidMappings",

@@ -2,7 +2,17 @@ import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
-import { cleanUp, cleanUpFile, makeBundle, probe, results, run, scratchDirectory, seenIn } from "../support/bundle.ts";
+import {
+  cleanUp,
+  cleanUpFile,
+  makeBundle,
+  probe,
+  results,
+  run,
+  scratchDirectory,
+  seenIn,
+  type WholeSpec,
+} from "../support/bundle.ts";
 import type { Seen, SeenMount } from "../support/seen.ts";
 
 // OCI runtime-spec, config.md "Mounts".
@@ -148,7 +158,9 @@ describe("bind mounts", () => {
     });
     mkdirSync(join(bundle.path, "relative"));
     writeFileSync(join(bundle.path, "relative/hosts"), "127.0.0.9 relative\n");
-    const seen = seenIn(run(bundle));
+    const { stderr, ...outcome } = run(bundle);
+    expect(stderr).toMatch(/level=warning msg=.*\/mounts\/10\/destination is relative/);
+    const seen = seenIn({ ...outcome, stderr: "" });
     expect(seen.actions.map(({ error }) => error)).toEqual([null, null, "EROFS", null]);
     expect(seen.actions[0]?.result).toBe("from the host\n");
     expect(seen.files["/etc/hosts"]).toBe("127.0.0.9 relative\n");
@@ -271,6 +283,223 @@ describe("bind mounts", () => {
     symlinkSync("/home/../home/app", join(bundle.rootfs, "link"));
     expect(mountAt(seenIn(run(bundle)), "/home/app").source).toBe("by-link");
   });
+});
+
+describe("crun's options for links", () => {
+  test("copy-symlink makes the link that the source is; one that says something else is in the way", () => {
+    const source = hostDirectory();
+    symlinkSync("/etc/passwd", join(source, "link"));
+    const linked = (destination: string, from = "link") => ({
+      destination,
+      type: "bind",
+      source: join(source, from),
+      options: ["bind", "copy-symlink"],
+    });
+    const bundle = makeBundle((spec) => {
+      spec.root.readonly = false;
+      // the second time the link is there already; what is no link is mounted
+      spec.mounts.push(linked("/made/link"), linked("/made/link"), linked("/made/file", "file"));
+      spec.process.args = ["/bin/probe", "--stat", "/made/link", "--read", "/made/file"];
+    });
+    const seen = seenIn(run(bundle));
+    expect(seen.actions[0]?.result).toMatchObject({ type: "symlink", target: "/etc/passwd" });
+    expect(seen.actions[1]?.result).toBe("from the host\n");
+    expect(seen.mounts.filter(({ mountPoint }) => mountPoint === "/made/link")).toEqual([]);
+    for (const taken of ["other", "/bin/probe"]) {
+      const other = makeBundle((spec) => {
+        spec.root.readonly = false;
+        spec.mounts.push(linked(taken === "other" ? "/other" : taken));
+      });
+      if (taken === "other") symlinkSync("/elsewhere", join(other.rootfs, "other"));
+      expect(run(other), taken).toMatchObject({ status: 1, stderr: expect.stringContaining("/mounts/7") });
+    }
+  });
+
+  test("src-nofollow mounts the link itself, dest-nofollow covers the link itself", () => {
+    const source = hostDirectory();
+    symlinkSync("/etc/passwd", join(source, "link"));
+    const bundle = makeBundle((spec) => {
+      spec.root.readonly = false;
+      const bind = (from: string, destination: string, ...options: string[]) =>
+        spec.mounts.push({ destination, type: "bind", source: join(source, from), options: ["bind", ...options] });
+      bind("link", "/link", "src-nofollow");
+      bind("file", "/covered", "dest-nofollow");
+      bind("file", "/followed");
+      spec.process.args = ["/bin/probe", "--stat", "/link", "--stat", "/covered", "--stat", "/followed"];
+    });
+    for (const name of ["covered", "followed"]) symlinkSync("/etc/hostname", join(bundle.rootfs, name));
+    const seen = seenIn(run(bundle));
+    expect(seen.actions[0]?.result).toMatchObject({ type: "symlink", target: "/etc/passwd" });
+    expect(seen.actions[1]?.result).toMatchObject({ type: "file", sizeBytes: 14 });
+    expect(seen.actions[2]?.result).toMatchObject({ type: "symlink" });
+    expect(mountAt(seen, "/covered").root).toContain("/file");
+    expect(mountAt(seen, "/etc/hostname").root).toContain("/file");
+  });
+});
+
+test("every access time is as asked for, on what is made and what is bound, alone and with what is below", () => {
+  covers("mounts.options atime", "mounts.options recursive atime");
+  const source = hostDirectory();
+  // what mountinfo says of each; relatime is where the kernel lands
+  const expected = {
+    noatime: ["noatime"],
+    atime: ["relatime"],
+    relatime: ["relatime"],
+    norelatime: ["relatime"],
+    strictatime: [],
+    nostrictatime: ["relatime"],
+    nodiratime: ["relatime", "nodiratime"],
+    diratime: ["relatime"],
+  };
+  const seen = probe((spec) => {
+    spec.root.readonly = false;
+    for (const option of Object.keys(expected)) {
+      spec.mounts.push({ destination: `/new/${option}`, type: "tmpfs", source: "tmpfs", options: [option] });
+      for (const word of [option, `r${option}`])
+        spec.mounts.push({ destination: `/bound/${word}`, type: "bind", source, options: ["rbind", word] });
+    }
+  });
+  for (const [option, words] of Object.entries(expected))
+    for (const path of [`/new/${option}`, `/bound/${option}`, `/bound/r${option}`])
+      expect(
+        optionsAt(seen, path)
+          .filter((word) => word.includes("atime"))
+          .sort(),
+        path,
+      ).toEqual([...words].sort());
+});
+
+test("options of the file system reach it, or are known to have no effect", () => {
+  covers("mounts.options super");
+  const both = ["sync", "dirsync", "lazytime", "mand"];
+  const without = ["async", "nolazytime", "nomand", "silent", "loud", "iversion", "noiversion", "defaults"];
+  const seen = probe((spec) => {
+    spec.root.readonly = false;
+    spec.mounts.push(
+      { destination: "/with", type: "tmpfs", source: "tmpfs", options: both },
+      { destination: "/without", type: "tmpfs", source: "tmpfs", options: without },
+    );
+  });
+  const at = (path: string) => mountAt(seen, path).superOptions.split(",");
+  expect(at("/with")).toEqual(expect.arrayContaining(["sync", "dirsync", "lazytime"]));
+  expect(at("/without")).toEqual(["rw"]);
+});
+
+test("remount changes what is named and leaves the rest: of a mount, of all below, of the file system", () => {
+  covers("mounts.options remount");
+  const source = hostDirectory();
+  const seen = probe(
+    (spec) => {
+      spec.mounts.push(
+        { destination: "/tmp", type: "tmpfs", source: "tmpfs", options: ["nosuid", "size=64k"] },
+        { destination: "/tmp/inner", type: "bind", source, options: ["rbind"] },
+        { destination: "/tmp", type: "tmpfs", source: "tmpfs", options: ["remount", "noexec", "size=128k"] },
+        { destination: "/tmp/inner", options: ["remount", "bind", "ro", "private"] },
+        { destination: "/", options: ["remount", "bind", "rnodev"] },
+      );
+    },
+    ["--write", "/tmp/inner/file", "x", "--write", "/tmp/file", "x"],
+  );
+  expect(results(seen.actions)).toEqual(["EROFS", 1]);
+  expect(new Set(optionsAt(seen, "/tmp"))).toEqual(new Set(["rw", "nosuid", "nodev", "noexec", "relatime"]));
+  expect(mountAt(seen, "/tmp").superOptions).toContain("size=128k");
+  expect(optionsAt(seen, "/tmp/inner")).toEqual(expect.arrayContaining(["ro", "nodev"]));
+  expect(optionsAt(seen, "/")).toContain("nodev");
+  const nothing = makeBundle((spec) => void spec.mounts.push({ destination: "/none", options: ["remount", "ro"] }));
+  expect(run(nothing)).toMatchObject({ status: 1, stderr: expect.stringContaining("/mounts/7") });
+});
+
+describe("proc is the kernel's", () => {
+  test("only the files that emulators provide are covered, as with runc", () => {
+    const file = join(hostDirectory(), "file");
+    const seen = probe(
+      (spec) => {
+        for (const name of ["cpuinfo", "uptime", "sys/kernel/ns_last_pid"])
+          spec.mounts.push({ destination: `/proc/${name}`, type: "bind", source: file, options: ["bind"] });
+      },
+      ["--read", "/proc/cpuinfo", "--read", "/proc/uptime"],
+    );
+    expect(results(seen.actions)).toEqual(["from the host\n", "from the host\n"]);
+    for (const destination of ["/proc/self/attr", "/proc/../proc//sys/", "/proc/kcore", "proc/1"]) {
+      const bundle = makeBundle(
+        (spec) => void spec.mounts.push({ destination, type: "tmpfs", source: "tmpfs", options: ["ro"] }),
+      );
+      const { status, stderr } = run(bundle);
+      expect(status, destination).toBe(1);
+      expect(stderr, destination).toContain("cannot be mounted because it is inside /proc");
+    }
+  });
+
+  test("neither is it reached through a link, nor replaced by something that is no proc (CVE-2019-16884)", () => {
+    const linked = makeBundle((spec) => {
+      spec.mounts.push({ destination: "/volume/kernel", type: "tmpfs", source: "tmpfs" });
+    });
+    symlinkSync("/proc/sys", join(linked.rootfs, "volume"));
+    expect(run(linked)).toMatchObject({ status: 1, stderr: expect.stringContaining("leads into proc") });
+    for (const mount of [
+      { type: "bind", source: hostDirectory(), options: ["rbind"] },
+      { type: "tmpfs", source: "tmpfs" },
+    ]) {
+      const bundle = makeBundle((spec) => void spec.mounts.push({ destination: "/proc", ...mount }));
+      expect(run(bundle), mount.type).toMatchObject({ status: 1, stderr: expect.stringContaining("/mounts/7") });
+    }
+    // the host's own may stand there, where the container shares its processes
+    const seen = probe((spec) => {
+      spec.linux.namespaces = spec.linux.namespaces?.filter(({ type }) => type !== "pid") ?? [];
+      spec.mounts[0] = { destination: "/proc", type: "bind", source: "/proc", options: ["rbind"] };
+    });
+    expect(mountAt(seen, "/proc").type).toBe("proc");
+  });
+});
+
+describe("in a user namespace", () => {
+  const ids = [{ containerID: 0, hostID: 100_000, size: 65_536 }];
+  const inUserNamespace = (spec: WholeSpec) => {
+    spec.linux.namespaces?.push({ type: "user" });
+    Object.assign(spec.linux, { uidMappings: ids, gidMappings: ids });
+  };
+
+  test("what is made belongs to its root, and cannot be used to make devices", () => {
+    const seen = probe(
+      inUserNamespace,
+      ["/dev", "/dev/mqueue", "/dev/shm", "/dev/pts"].flatMap((path) => ["--stat", path]),
+    );
+    for (const { result } of seen.actions) expect(result).toMatchObject({ uid: 0, gid: 0 });
+    expect(mountAt(seen, "/dev/mqueue").type).toBe("mqueue");
+  });
+
+  test("with the host's network, sysfs is the host's, bound read-only with all below", () => {
+    const seen = probe(
+      (spec) => {
+        inUserNamespace(spec);
+        spec.linux.namespaces = spec.linux.namespaces?.filter(({ type }) => type !== "network") ?? [];
+        spec.mounts = spec.mounts.filter(({ type }) => type !== "cgroup");
+      },
+      ["--write", "/sys/kernel/mm/ksm/run", "0"],
+    );
+    expect(seen.mounts.find(({ mountPoint }) => mountPoint === "/sys")).toMatchObject({ type: "sysfs" });
+    const below = seen.mounts.filter(({ mountPoint }) => /^\/sys(\/|$)/.test(mountPoint));
+    expect(below.length).toBeGreaterThan(2);
+    for (const { mountPoint, options } of below) expect(options.split(","), mountPoint).toContain("ro");
+    expect(results(seen.actions)[0]).toBeOneOf(["EROFS", "ENOENT"]);
+  });
+});
+
+test("a bind mount shares nothing with the host unless that is asked for", () => {
+  const source = hostDirectory();
+  const every = ["CAP_SYS_ADMIN"];
+  const bundle = (rootfsPropagation?: "shared", ...options: string[]) =>
+    makeBundle((spec) => {
+      spec.mounts.push({ destination: "/tmp", type: "bind", source, options: ["rbind", ...options] });
+      spec.process.capabilities = { bounding: every, permitted: every, effective: every };
+      if (rootfsPropagation !== undefined) spec.linux.rootfsPropagation = rootfsPropagation;
+      spec.process.args = ["/bin/probe", "--mount", "from-inside", "/tmp/below", "tmpfs"];
+    });
+  const script = `mount --bind ${source} ${source} && mount --make-shared ${source} && "$@" && grep -c from-inside /proc/self/mountinfo >&2; true`;
+  const through = ["unshare", "--mount", "sh", "-c", script, "sh"];
+  expect(run(bundle(), { through }).stderr).toBe("0\n");
+  expect(run(bundle(undefined, "rshared"), { through }).stderr).toBe("0\n");
+  expect(run(bundle("shared", "rshared"), { through }).stderr).toBe("1\n");
 });
 
 test("propagation is as asked for, for each mount", () => {
