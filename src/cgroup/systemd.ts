@@ -1,9 +1,10 @@
 import { statSync } from "node:fs";
-import { env } from "node:process";
 import { isVariant, type Value } from "../dbus/value.ts";
 import { ContainerError } from "../error.ts";
 import type { Systemd, UnitProperty } from "../plan/cgroup-unit.ts";
 import { type Address, Bus } from "./bus.ts";
+
+const { env } = process;
 
 // org.freedesktop.systemd1(5)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { basename } from "node:path";
-import { argv, argv0, exit } from "node:process";
+
+const { argv, argv0, exit } = process;
 
 /**
  * The program: called caisson it is the engine, called by any other name the OCI runtime. Each command's code is loaded

@@ -1,11 +1,12 @@
 import { appendFileSync } from "node:fs";
-import { env } from "node:process";
 import { fileURLToPath } from "node:url";
 import { type Recording, traceName } from "../container/recording.ts";
 import { ContainerError } from "../error.ts";
 import { join } from "../trace/join.ts";
 import { type Line, tell } from "../trace/line.ts";
 import { otlpTrace, parseTraceparent } from "../trace/otlp.ts";
+
+const { env } = process;
 
 /** Nobody's container waits longer for somebody's collector. */
 const TIMEOUT_MS = 1000;

@@ -1,4 +1,3 @@
-import { getuid } from "node:process";
 import { currentResources, freeze, killAll, processes, thaw } from "../cgroup/cgroup.ts";
 import { lookAtSystemd, setUnitProperties, stopUnit } from "../cgroup/systemd.ts";
 import { applyUpdate } from "../cgroup/update.ts";
@@ -36,6 +35,8 @@ import { userFacts } from "./identity.ts";
 import { FAILURES, keepFailure, readDefinition, readPlan, recordExec } from "./recording.ts";
 import { requireStatus, statusOf } from "./state.ts";
 import { checkId, type Record, readSpec, Store } from "./store.ts";
+
+const { getuid } = process;
 
 const SIGKILL = 9;
 /** How long delete waits for another command to be done with the container. */

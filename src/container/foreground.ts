@@ -1,4 +1,3 @@
-import { pid } from "node:process";
 import { ContainerError } from "../error.ts";
 import { close } from "../kernel/file.ts";
 import { catchSignals, type Ending, POLLHUP, POLLIN, POLLOUT, reap, signal, wait } from "../kernel/process.ts";
@@ -9,6 +8,8 @@ import { SIGNALS } from "../linux/signals.ts";
 import type { Process } from "../spec/spec.ts";
 import type { Running } from "./container.ts";
 import type { Notify } from "./notify.ts";
+
+const { pid } = process;
 
 const SIGWINCH = 28;
 /** Not forwarded: what no handler can catch, what the terminal handles, and the death of our own children. */

@@ -1,11 +1,12 @@
 import { resolve } from "node:path";
-import { env } from "node:process";
 import { close, O, open } from "../kernel/file.ts";
 import { POLLIN, wait } from "../kernel/process.ts";
 import { bindDatagramIn, connectDatagram, receive, send } from "../kernel/socket.ts";
 import { pipe } from "../kernel/syscall.ts";
 import type { Spec } from "../spec/spec.ts";
 import { NOTIFY } from "./store.ts";
+
+const { env } = process;
 
 /*
  * sd_notify(3): a service tells its manager through the socket in $NOTIFY_SOCKET that it is ready. The manager accepts

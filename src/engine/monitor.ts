@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import { argv, execPath } from "node:process";
 import { ContainerError } from "../error.ts";
 import type { Launch } from "../execute/init.ts";
 import { nativeFiles } from "../kernel/addon.ts";
@@ -7,6 +6,8 @@ import { close, O, open, sealedFile } from "../kernel/file.ts";
 import { openProcess, reap, spawn } from "../kernel/process.ts";
 import { connectIn, receive, send, socketPair } from "../kernel/socket.ts";
 import { kernelError } from "../kernel/syscall.ts";
+
+const { argv, execPath } = process;
 
 /** native/monitor/protocol.h */
 const HEADER_BYTES = 16;

@@ -1,11 +1,12 @@
 import { existsSync, readFileSync } from "node:fs";
-import { arch, getegid, geteuid } from "node:process";
 import { ContainerError } from "../error.ts";
 import { AT_FDCWD } from "../kernel/file.ts";
 import { permittedCapabilities } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { type CgroupLayout, parseCgroupLayout, startingPoint } from "../plan/cgroup-layout.ts";
 import type { Host, Rootless } from "../plan/host.ts";
+
+const { arch, getegid, geteuid } = process;
 
 const W_OK = 2;
 /** CAP_SETGID and CAP_SETUID. */

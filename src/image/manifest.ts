@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
-import { arch } from "node:process";
 import { ContainerError } from "../error.ts";
 import { digestHex } from "./reference.ts";
+
+const { arch } = process;
 
 /** Points to a blob (OCI image specification, descriptor.md). */
 export interface Descriptor {

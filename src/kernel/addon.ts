@@ -1,5 +1,6 @@
-import { dlopen } from "node:process";
 import { fileURLToPath } from "node:url";
+
+const { dlopen } = process;
 
 /** What the addon offers; see native/addon/addon.cc. Every number is a result >= 0 or -errno. */
 export interface Addon {

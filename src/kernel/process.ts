@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
-import { ppid } from "node:process";
 import { addon } from "./addon.ts";
 import { call, kernelError, tryCall } from "./syscall.ts";
+
+const { ppid } = process;
 
 export const POLLIN = 1;
 export const POLLOUT = 4;

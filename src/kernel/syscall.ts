@@ -1,7 +1,8 @@
-import { arch } from "node:process";
 import { ContainerError } from "../error.ts";
 import { ERRNO_NAMES } from "../linux/errno.ts";
 import { type Argument, addon } from "./addon.ts";
+
+const { arch } = process;
 
 /** System call numbers, [x86-64, arm64]; -1 where the architecture has no such call. Source: the kernel's unistd headers. */
 const NUMBERS = {

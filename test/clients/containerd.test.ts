@@ -133,7 +133,11 @@ describe.skipIf(absent !== undefined)("containerd", { timeout: 60_000 }, () => {
     for (const name of ["pid", "mnt", "net", "ipc", "uts"] as const)
       expect(readlinkSync(host.path(`/proc/${pid}/ns/${name}`))).toBe(`${name}:[${report.namespaces[name]}]`);
     expect(report.cwd).toBe("/tmp");
-    expect(ctr(["task", "exec", "--exec-id", "three", id, "cat"], "typed\n")).toMatchObject({ stdout: "typed\n" });
+    expect(ctr(["task", "exec", "--exec-id", "three", id, "cat"], "typed\n")).toEqual({
+      status: 0,
+      stdout: "typed\n",
+      stderr: "",
+    });
   });
 
   test("pause freezes the container's processes, and resume lets them go on", () => {

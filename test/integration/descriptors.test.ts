@@ -1,4 +1,4 @@
-import { closeSync, openSync, writeFileSync } from "node:fs";
+import { closeSync, constants, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
@@ -40,6 +40,16 @@ function everyWay(how: Invocation = {}): { [way: string]: Seen } {
     exec: seenIn(exec(idle(), ["/bin/probe"], how)),
   };
 }
+
+test("standard streams block, as whoever gave them has it: a program that reads would fail otherwise", () => {
+  for (const [way, seen] of Object.entries(everyWay())) {
+    const flags = seen.descriptors.filter(({ fd }) => fd <= 2).map(({ flags }) => Number.parseInt(flags, 16));
+    expect({ way, nonBlocking: flags.filter((word) => (word & constants.O_NONBLOCK) !== 0) }).toEqual({
+      way,
+      nonBlocking: [],
+    });
+  }
+});
 
 test("exactly the standard streams are open, by run, create and exec, whatever the caller had open", () => {
   const file = join(scratchDirectory(), "open-file");

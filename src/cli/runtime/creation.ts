@@ -1,5 +1,4 @@
 import { existsSync, renameSync, writeFileSync } from "node:fs";
-import { cwd, env, pid } from "node:process";
 import { Container, type Running, type Start } from "../../container/container.ts";
 import { fitProcess } from "../../container/foreground.ts";
 import { Notify, notifyDirectory, notifyManager, withNotify } from "../../container/notify.ts";
@@ -10,6 +9,8 @@ import type { Process } from "../../spec/spec.ts";
 import { openPidfdSocket, PIDFD_SOCKET } from "./pidfd-socket.ts";
 import type { Globals } from "./runtime.ts";
 import { describe } from "./words.ts";
+
+const { cwd, env, pid } = process;
 
 /** Flags that create and run share. */
 export const CREATION_FLAGS = {

@@ -1,9 +1,10 @@
 import { appendFileSync, chmodSync, mkdirSync } from "node:fs";
-import { env, geteuid } from "node:process";
 import { ContainerError } from "../../error.ts";
 import { inUserNamespace } from "../../host/host.ts";
 import { print, say } from "../print.ts";
 import { type Flags, flagHelp, parseFlags, type Words } from "./flags.ts";
+
+const { env, geteuid } = process;
 
 /** What each command gets beside its own words. */
 export interface Globals {

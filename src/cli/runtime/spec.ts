@@ -1,9 +1,10 @@
 import { existsSync, writeFileSync } from "node:fs";
-import { getgid, getuid } from "node:process";
 import { ContainerError } from "../../error.ts";
 import { template } from "../../spec/template.ts";
 import { parseFlags } from "./flags.ts";
 import type { Command } from "./runtime.ts";
+
+const { getgid, getuid } = process;
 
 const FLAGS = {
   bundle: { kind: "string", short: "b", help: "path to the root of the bundle directory" },
