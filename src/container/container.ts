@@ -14,10 +14,10 @@ import {
 import type { Launcher } from "../execute/init.ts";
 import { resume, resumesWithHost } from "../execute/resume.ts";
 import { makeTrace, openTrace, tryOpenTrace } from "../execute/trace-file.ts";
-import { detectHost, setgroupsOf } from "../host/host.ts";
+import { detectHost, mayEnter, setgroupsOf } from "../host/host.ts";
 import { addon } from "../kernel/addon.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
-import { bootId, signal, startTime } from "../kernel/process.ts";
+import { bootId, kin, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { containerCgroups, containerUnit } from "../plan/cgroup.ts";
@@ -301,7 +301,15 @@ export class Container {
 
   /** All processes of the container, by their pids here; none once it has stopped. */
   processes(): number[] {
-    return [...new Set(this.record.cgroups.flatMap(({ path }) => processes(path)))].sort((one, other) => one - other);
+    const { cgroups, pid } = this.record;
+    const counted = cgroups.length > 0 ? cgroups.flatMap(({ path }) => processes(path)) : this.#alive ? kin(pid) : [];
+    return [...new Set(counted)].sort((one, other) => one - other);
+  }
+
+  get #alive(): boolean {
+    const pidfd = this.#tryOpenProcess();
+    if (pidfd !== undefined) close(pidfd);
+    return pidfd !== undefined;
   }
 
   /** Changes limits; what is not given stays as it is. All of it, or nothing. @throws ContainerError */
@@ -352,7 +360,10 @@ export class Container {
           addon().traceStep(record.steps.cgroups[path] ?? -1, true);
           removeCgroup(path);
         }
-        if (record.unit !== undefined) stopUnit(record.unit.name, record.unit.user);
+        if (record.unit !== undefined) {
+          addon().traceStep(record.steps.unit, true);
+          stopUnit(record.unit.name, record.unit.user);
+        }
         if (record.promises) {
           const context = this.#context(store.directory, record, warn === undefined ? {} : { warn });
           undo(readPlan(store.path), context);
@@ -393,7 +404,7 @@ export class Container {
       pid: record.pid,
       process,
       spec,
-      cgroups: cgroups ?? record.cgroups,
+      cgroups: cgroups ?? enterable(record.cgroups),
       preserved: preserved.length,
       setgroups: setgroupsOf(record.pid),
       ...userFacts({ spec: { ...spec, process }, bundle: record.bundle, pid: record.pid }),
@@ -481,8 +492,15 @@ function takenBackAtTheEnd(plan: Plan): Record["steps"] {
   return {
     process: plan.findIndex(({ name }) => name === "startInit"),
     endpoint: plan.findIndex(({ name }) => name === "makeEndpoint"),
+    unit: plan.findIndex(({ name }) => name === "startUnit"),
     cgroups,
   };
+}
+
+/** A process of a caller without privileges stays outside of cgroups that it may not enter, as with runc. */
+function enterable(directories: readonly CgroupDirectory[]): readonly CgroupDirectory[] {
+  const { cgroups, rootless } = detectHost();
+  return rootless === undefined ? directories : directories.filter((directory) => mayEnter(directory, cgroups));
 }
 
 /** This host, and its systemd where that is to manage the container's cgroup. */

@@ -43,7 +43,7 @@ export interface Record {
   resumes: boolean;
   cgroups: readonly CgroupDirectory[];
   /** Where the plan has the steps that are taken back at the end, cgroups by their paths; -1: nowhere. */
-  steps: { process: number; endpoint: number; cgroups: { [path: string]: number } };
+  steps: { process: number; endpoint: number; unit: number; cgroups: { [path: string]: number } };
   /** The unit that systemd made for it. */
   unit?: { name: string; user: boolean };
 }

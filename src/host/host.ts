@@ -3,7 +3,7 @@ import { ContainerError } from "../error.ts";
 import { AT_FDCWD } from "../kernel/file.ts";
 import { permittedCapabilities } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
-import { type CgroupLayout, parseCgroupLayout, startingPoint } from "../plan/cgroup-layout.ts";
+import { type CgroupDirectory, type CgroupLayout, parseCgroupLayout, startingPoint } from "../plan/cgroup-layout.ts";
 import type { Host, Rootless } from "../plan/host.ts";
 
 const { arch, getegid, geteuid } = process;
@@ -73,9 +73,27 @@ export function setgroupsOf(pid: number | "self"): "allow" | "deny" {
   }
 }
 
+/**
+ * Whether a process of ours may be moved into a cgroup: cgroups(7), "Delegation containment" for version 2, where the
+ * nearest cgroup above both places has to be ours, too.
+ */
+export function mayEnter({ hierarchy, path }: CgroupDirectory, { hierarchies }: CgroupLayout): boolean {
+  if (hierarchy.version === 1) return writable(`${path}/tasks`);
+  const ours = hierarchies.find(({ version }) => version === 2);
+  if (ours === undefined) return false;
+  const from = `${ours.mountPoint}${ours.ownPath}`.split("/");
+  const to = path.split("/");
+  const apart = to.findIndex((name, i) => name !== from[i]);
+  const common = (apart < 0 ? to : to.slice(0, apart)).join("/");
+  return writable(`${path}/cgroup.procs`) && writable(`${common}/cgroup.procs`);
+}
+
+function writable(path: string): boolean {
+  return tryCall("faccessat", AT_FDCWD, path, W_OK) >= 0;
+}
+
 /** Where we may make cgroups, and move a process of ours there: on version 2 the common ancestor decides, too. */
 function markDelegated(layout: CgroupLayout): CgroupLayout {
-  const writable = (path: string) => tryCall("faccessat", AT_FDCWD, path, W_OK) >= 0;
   return {
     ...layout,
     hierarchies: layout.hierarchies.map((hierarchy) => {

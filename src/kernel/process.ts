@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { addon } from "./addon.ts";
 import { call, kernelError, tryCall } from "./syscall.ts";
 
@@ -92,6 +92,45 @@ export function catchSignals(numbers: number[]): number {
   const fd = addon().catchSignals(numbers);
   if (fd < 0) throw kernelError("pipe2", -fd);
   return fd;
+}
+
+/**
+ * A process with those of its pid namespace (unless that is ours), and with their descendants, some of which may have
+ * namespaces of their own. Where there is no cgroup, it is the best that can be known; who has been orphaned among
+ * strangers is lost.
+ */
+export function kin(pid: number): number[] {
+  const namespace = pidNamespace(pid);
+  const near = namespace !== undefined && namespace !== pidNamespace("self");
+  const parents = new Map<number, number>();
+  for (const name of readdirSync("/proc")) {
+    const [, parent] = /^(?:\d+) \(.*\) . (\d+) /s.exec(/^\d+$/.test(name) ? (statOf(Number(name)) ?? "") : "") ?? [];
+    if (parent !== undefined) parents.set(Number(name), Number(parent));
+  }
+  const found = new Set([pid]);
+  if (near) for (const each of parents.keys()) if (pidNamespace(each) === namespace) found.add(each);
+  for (let size = 0; size < found.size; ) {
+    size = found.size;
+    for (const [each, parent] of parents) if (found.has(parent)) found.add(each);
+  }
+  return [...found];
+}
+
+/** undefined where it is not ours to know, or the process is gone. */
+function pidNamespace(pid: number | "self"): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
+    return;
+  }
+}
+
+function statOf(pid: number): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "latin1");
+  } catch {
+    return;
+  }
 }
 
 /** Field 22 of /proc/PID/stat: with the boot id it names a process for good, as a pid alone does not. undefined: gone. */

@@ -188,14 +188,8 @@ test("a container of a user lives as any other: create, exec, start, state, kill
   const { id, path } = bundle;
   const said = (words: string[]) => {
     // create leaves a process that holds the streams it got
-    const { status, stderr, stdout } = asUser(words, {
-      through: [
-        ...USER,
-        "sh",
-        "-c",
-        'if [ "$1" = create ]; then shift; exec "$0" create "$@" </dev/null >/dev/null 2>&1; fi; exec "$0" "$@"',
-      ],
-    });
+    const quiet = words[0] === "create" ? ["sh", "-c", 'exec "$@" >/dev/null 2>&1', "sh"] : [];
+    const { status, stderr, stdout } = asUser(words, { through: [...USER, ...quiet] });
     expect({ words, status, stderr }).toEqual({ words, status: 0, stderr: "" });
     return stdout;
   };
@@ -216,6 +210,8 @@ test("a container of a user lives as any other: create, exec, start, state, kill
       expect(added.namespaces[name]).toBe(statSync(`/proc/${created.pid}/ns/${file}`).ino);
     expect(added.uidMap).toEqual([`0 ${UID} 1`]);
     expect(said(["list"])).toMatch(new RegExp(`^${id} +${created.pid} +running `, "m"));
+    // without a cgroup its processes are found by their namespace
+    expect(JSON.parse(said(["ps", "--format", "json", id]))).toEqual([created.pid]);
     said(["kill", id, "KILL"]);
     expect(spawnSync("tail", [`--pid=${created.pid}`, "-f", "/dev/null"], { timeout: 10_000 }).status).toBe(0);
     expect(JSON.parse(said(["state", id]))).toMatchObject({ status: "stopped" });
@@ -346,6 +342,39 @@ test("a cgroup that was handed to the user is used, with its limits, and removed
     expect(cgroupDirectories().filter((path) => path.startsWith(`${own}/`))).toEqual([]);
   } finally {
     rmdirSync(own);
+  }
+});
+
+test("exec enters the cgroups that it may, and stays outside of others", ({ skip }) => {
+  skip(!reachable(), UNREACHABLE);
+  skip(!version1 || !existsSync("/sys/fs/cgroup/unified/cgroup.procs"), "hands over cgroups of both versions");
+  const hierarchies = ["pids", "unified"] as const;
+  const [first, second] = hierarchies.map((name) => `/sys/fs/cgroup/${name}/caisson-exec-${process.pid}`);
+  const owned = [`${first}`, `${second}`, `${second}/cgroup.procs`];
+  for (const path of [first, second]) mkdirSync(`${path}`);
+  for (const path of owned) chownSync(path, UID, GID);
+  const inside = [
+    "sh",
+    "-c",
+    `for d in ${first} ${second}; do echo $$ > $d/cgroup.procs; done; exec "$@"`,
+    "sh",
+    ...USER,
+  ];
+  const bundle = rootless((spec) => {
+    spec.process.args = ["/bin/probe", "--sleep", "60"];
+  });
+  const quiet = ["sh", "-c", 'exec "$@" >/dev/null 2>&1', "sh"];
+  try {
+    const run = asUser(["run", "--detach", "--bundle", bundle.path, bundle.id], { through: [...inside, ...quiet] });
+    expect(run.status).toBe(0);
+    const { cgroup } = seenIn(asUser(["exec", bundle.id, "/bin/probe"]));
+    const own = (line: string) => line.endsWith(`/caisson-exec-${process.pid}/${bundle.id}`);
+    expect(cgroup.filter(own).map((line) => line.split(":")[1])).toEqual(["pids"]);
+    const near = seenIn(asUser(["exec", bundle.id, "/bin/probe"], { through: inside }));
+    expect(near.cgroup.filter(own).map((line) => line.split(":")[1])).toEqual(["pids", ""]);
+  } finally {
+    asUser(["delete", "--force", bundle.id]);
+    for (const path of [first, second]) rmdirSync(`${path}`);
   }
 });
 
