@@ -75,7 +75,7 @@ export function printDefinition(kept: Kept): string {
     return JSON.stringify(kept);
   } catch {
     return JSON.stringify(kept, (_, value: unknown) =>
-      typeof value === "bigint" ? { $integer: value.toString() } : value,
+      typeof value === "bigint" ? { $integer: [value.toString()] } : value,
     );
   }
 }
@@ -84,8 +84,13 @@ function readKept(directory: string): Kept | undefined {
   const path = `${directory}/definition.json`;
   if (!existsSync(path)) return;
   return JSON.parse(readFileSync(path, "utf8"), (_, value: unknown) =>
-    typeof value === "object" && value !== null && "$integer" in value ? BigInt(String(value.$integer)) : value,
+    isLongInteger(value) ? BigInt(value.$integer[0]) : value,
   );
+}
+
+/** A list: a spec's own names lead to strings and objects alone, so none of those is mistaken for this. */
+function isLongInteger(value: unknown): value is { $integer: [string] } {
+  return typeof value === "object" && value !== null && "$integer" in value && Array.isArray(value.$integer);
 }
 
 /** The definition kept in a container's directory. */

@@ -55,12 +55,12 @@ export function encode(plan: Plan): Encoded {
     if (isInit(step)) {
       if (step.name === "turn") turn = step;
       for (const [argument, kind] of Object.entries(INIT_STEPS[step.name].args))
-        if (kind === "writes") number(slots, String(Reflect.get(step.args, argument)));
+        if (kind === "writes") number(slots, String(Reflect.get(step.args, argument)), step);
       continue;
     }
     const slot = filledSlot(step);
     if (slot === undefined) continue;
-    const index = number(slots, slot);
+    const index = number(slots, slot, step);
     if (!started) inherited.push(slot);
     else if (turn !== undefined) {
       const filled = fills.get(turn);
@@ -98,11 +98,11 @@ export function encode(plan: Plan): Encoded {
   return { bytes, inherited };
 }
 
-function number(slots: Map<string, number>, slot: string): number {
+function number(slots: Map<string, number>, slot: string, { from }: Step): number {
   const known = slots.get(slot);
   if (known !== undefined) return known;
   if (slots.size >= SLOTS)
-    throw new ContainerError({ message: `the plan needs more than ${SLOTS} descriptors`, code: "E2BIG" });
+    throw new ContainerError({ message: `the plan needs more than ${SLOTS} descriptors`, code: "E2BIG", from });
   slots.set(slot, slots.size);
   return slots.size - 1;
 }

@@ -39,11 +39,11 @@ function isMapped(mappings: readonly IdMapping[], id: number): boolean {
 }
 
 /** Filesystems that show a namespace: who does not own that cannot mount them. [namespace, where the host has one] */
-const VIEWS: { [type: string]: readonly [NamespaceType, string] } = {
-  sysfs: ["network", "/sys"],
-  proc: ["pid", "/proc"],
-  mqueue: ["ipc", "/dev/mqueue"],
-};
+const VIEWS: ReadonlyMap<string | undefined, readonly [NamespaceType, string]> = new Map([
+  ["sysfs", ["network", "/sys"]],
+  ["proc", ["pid", "/proc"]],
+  ["mqueue", ["ipc", "/dev/mqueue"]],
+]);
 
 /** What holds for the view holds for what the host has mounted below it. */
 const RESTRICTIONS: ReadonlySet<string> = new Set(["ro", "nosuid", "nodev", "noexec"]);
@@ -52,7 +52,7 @@ const RESTRICTIONS: ReadonlySet<string> = new Set(["ro", "nosuid", "nodev", "noe
 export function bindSharedViews(spec: Spec, { rootless }: Host): Spec {
   if ((rootless === undefined && isShared(spec, "user")) || spec.mounts === undefined) return spec;
   const bound = (mount: Mount): Mount => {
-    const [namespace, source] = VIEWS[mount.type ?? ""] ?? [];
+    const [namespace, source] = VIEWS.get(mount.type) ?? [];
     if (namespace === undefined || source === undefined || isBind(mount) || !isShared(spec, namespace)) return mount;
     // what is mounted beneath it is locked to it
     const deep = (mount.options ?? []).filter((option) => RESTRICTIONS.has(option)).map((option) => `r${option}`);

@@ -233,7 +233,18 @@ const scheduler = check(
   },
 );
 
-const cpuList = pattern(/^[0-9, -]*$/, 'a list of CPUs such as "0-3,7"');
+/** "0-3, 7", as the kernel writes lists of CPUs and nodes; no kernel numbers them up to here. */
+const MOST_NUMBER = 0xffff;
+function numberList(what: string): Shape<string> {
+  return check(string, (value, complain) => {
+    const isRange = (part: string) => {
+      const [, first, last = first] = /^ *([0-9]{1,6})(?:-([0-9]{1,6}))? *$/.exec(part) ?? [];
+      return part.trim() === "" || (Number(first) <= Number(last) && Number(last) <= MOST_NUMBER);
+    };
+    if (!value.split(",").every(isRange)) complain(`must be ${what}, not ${describe(value)}`);
+  });
+}
+const cpuList = numberList('a list of CPUs such as "0-3,7"');
 
 const processShape = object<spec.Process>(
   { cwd: absolutePath },
@@ -506,7 +517,7 @@ const memoryPolicy = check(
     {},
     {
       mode: oneOf(wordsOf(MEMORY_POLICY_MODES)),
-      nodes: pattern(/^[0-9, -]*$/, 'a list of nodes such as "0-1,3"'),
+      nodes: numberList('a list of nodes such as "0-1,3"'),
       flags: array(oneOf(wordsOf(MEMORY_POLICY_FLAGS))),
     },
   ),

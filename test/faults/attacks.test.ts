@@ -115,6 +115,25 @@ test("what is written to proc reaches the real one, whatever is mounted over it 
   expect(real.toString()).toBe("77\n");
 });
 
+test.each([
+  ["proc", "/proc"],
+  ["sysfs", "/sys"],
+])(
+  "%s is not mounted through a link, even one to a directory of the root (CVE-2023-27561, CVE-2023-28642)",
+  (type, destination) => {
+    const bundle = makeBundle((spec) => {
+      spec.mounts = [{ destination, type, source: type }];
+      delete spec.linux.maskedPaths;
+      delete spec.linux.readonlyPaths;
+    });
+    rmSync(join(bundle.rootfs, destination), { recursive: true, force: true });
+    symlinkSync("/home", join(bundle.rootfs, destination));
+    const { status, stderr } = run(bundle);
+    expect(status).toBe(1);
+    expect(stderr).toContain("/mounts/0");
+  },
+);
+
 /** Exchanges names in a volume as fast as it can, until the test is over. */
 function race(one: string, other: string): void {
   racers.push(spawn("python3", [resolve(import.meta.dirname, "racer.py"), one, other], { stdio: "inherit" }));
@@ -258,4 +277,19 @@ test("the state of containers is closed to everybody else (CVE-2021-41091)", () 
   const found = execFileSync("find", [scratchDirectory(), "-path", `*/state/${bundle.id}*`, "-perm", "/077"]);
   expect(found.toString()).toBe("");
   expect(existsSync(join(scratchDirectory(), "state", bundle.id))).toBe(true);
+});
+
+test("what is kept of a spec is read back as it was, whatever its names are", () => {
+  const valid = JSON.parse('{"$integer":"x","constructor":"2","__proto__":"3"}');
+  const bundle = makeBundle((spec) => {
+    spec.annotations = valid;
+    spec.process.args = ["/bin/probe", "--sleep", "60"];
+  });
+  const config = join(bundle.path, "config.json");
+  // a number that JSON.stringify cannot write sends the whole through the other way of keeping it
+  const long = '"rlimits":[{"type":"RLIMIT_FSIZE","soft":1,"hard":18446744073709551615}]';
+  writeFileSync(config, readFileSync(config, "utf8").replace(/"rlimits":\[[^\]]*\]/, long));
+  startContainer(bundle);
+  expect(state(bundle).annotations).toEqual(valid);
+  expect(exec(bundle, ["/bin/true"])).toMatchObject({ status: 0, stderr: "" });
 });

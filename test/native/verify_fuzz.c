@@ -283,8 +283,25 @@ static void load(const char *path)
 	fclose(file);
 }
 
+/* Plans on the standard input, each behind its size in 32 bits: says the numbers of those that are refused. */
+static int check_all(void)
+{
+	uint32_t size;
+	for (unsigned int number = 0; fread(&size, sizeof size, 1, stdin) == 1; number++) {
+		unsigned char *bytes = malloc(size);
+		if (bytes == NULL || fread(bytes, 1, size, stdin) != size)
+			return 2;
+		if (!accepts(bytes, size))
+			printf("%u\n", number);
+		free(bytes);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 2 && strcmp(argv[1], "check-all") == 0)
+		return check_all();
 	bool check = argc > 2 && strcmp(argv[1], "check") == 0;
 	if (!check && (argc < 5 || strcmp(argv[1], "fuzz") != 0))
 		return 2;

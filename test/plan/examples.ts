@@ -81,7 +81,7 @@ function without<T extends object, K extends keyof T & string>(whole: T, ...keys
 }
 
 /** All that is supported, but for limits, which need controllers. */
-function allSteps(): Spec {
+export function allSteps(): Spec {
   const { linux = {}, process = { cwd: "/" }, ...spec } = everything();
   return {
     ...spec,

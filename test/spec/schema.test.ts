@@ -33,6 +33,7 @@ const STRICTER = [
   /\/sysctl\/.*(must be the name of a setting|is a setting of the whole machine|has a field of its own)/,
   /\/seccomp\/.*(must not be there|must be at most|is required for SCMP_ACT_NOTIFY|must not be SCMP_ACT_NOTIFY)/,
   /\/memoryPolicy\/(mode is required|nodes (is required for|must be empty for|must be a list))/,
+  /\/(nodes|initial|final) must be a list/,
   /\/memoryPolicy\/flags must not have both/,
   /\/(hostname|domainname) must not be longer/,
   /^\/annotations\/ must have a key/,
