@@ -36,7 +36,8 @@ if (headers !== undefined) {
     (path) => `-I${join(root, "node_modules", path)}`,
   );
   const defines = ["-DNAPI_VERSION=8", "-DNODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"];
-  const flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fno-exceptions", "-Wl,-z,relro,-z,now"];
+  const given = (process.env.CPPFLAGS ?? "").split(" ").filter((word) => word !== "");
+  const flags = [...given, "-std=c++17", "-O2", "-fPIC", "-shared", "-fno-exceptions", "-Wl,-z,relro,-z,now"];
   mkdirSync(join(root, "build/Release"), { recursive: true });
   run("g++", ...flags, ...defines, ...includes, "native/addon/addon.cc", "-o", "build/Release/caisson.node");
 }

@@ -21,6 +21,10 @@ import { build } from "../../rootfs-fixtures/build.mjs";
 
 const project = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const INSIDE = "CAISSON_BENCH_INSIDE";
+if (process.argv[2] === "trace") {
+  await import("./trace.mjs");
+  process.exit();
+}
 const rounds = Number(process.argv[2] ?? 40);
 
 if (process.env[INSIDE] === undefined) {
