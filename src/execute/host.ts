@@ -80,8 +80,10 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   },
   openRoot: {
     run: ({ path, propagation, slot }, { slots }) => {
-      const root = cloneTree(AT_FDCWD, path, true);
+      const directory = open(path, O.PATH | O.DIRECTORY);
+      const root = cloneTree(directory, "", true);
       slots.set(slot, root);
+      close(directory);
       setAttributes(root, { propagation }, true);
     },
   },

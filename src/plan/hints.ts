@@ -53,7 +53,10 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
     ENODEV: "in a user namespace the host's own devices are bound: name one by the path and the numbers it has there",
   },
   checkDirectory: { ENOENT: "the working directory is outside of the container's root: choose one inside" },
-  openRoot: { ENOENT: "root.path of config.json does not exist: make the root or correct the path" },
+  openRoot: {
+    ENOENT: "root.path of config.json does not exist: make the root or correct the path",
+    ENOTDIR: "root.path of config.json is not a directory: unpack the root, or correct the path",
+  },
   enterClass: {
     ENOENT: "linux.intelRdt.closID names a class of service that must exist, unless schemata are given to make it with",
   },

@@ -155,7 +155,10 @@ function staysWritable(spec: Spec, at: number): boolean {
   const { mounts = [], process, linux } = spec;
   const mount = mounts[at];
   const target = normalPath(mount?.destination ?? "/");
-  const later = mounts.slice(at + 1).map(({ destination }) => normalPath(destination));
+  const later = mounts
+    .slice(at + 1)
+    .filter(({ options = [] }) => !options.includes("remount"))
+    .map(({ destination }) => normalPath(destination));
   if (mount?.type !== "tmpfs" || later.includes(target)) return false;
   const paths = [...later, ...(linux?.devices ?? []).map(({ path }) => normalPath(path)), "/dev/null"];
   return [...paths, normalPath(process?.cwd ?? "/")].some((path) => path.startsWith(`${target}/`));

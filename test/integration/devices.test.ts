@@ -1,4 +1,7 @@
-import { afterAll, afterEach, expect, test } from "vitest";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
 import type { Device } from "../../src/spec/spec.ts";
 import { covers } from "../conformance/covers.ts";
 import {
@@ -178,4 +181,98 @@ test("a device where the root has another kind of file is refused", () => {
   const { status, stderr } = run(bundle);
   expect(status).toBe(1);
   expect(stderr).toContain("/linux/devices/0");
+});
+
+describe("in a user namespace", () => {
+  const ids = [{ containerID: 0, hostID: 100_000, size: 65_536 }];
+  const inUserNamespace = (spec: WholeSpec) => {
+    spec.linux.namespaces?.push({ type: "user" });
+    Object.assign(spec.linux, { uidMappings: ids, gidMappings: ids });
+  };
+
+  test("the host's devices are bound and work, a FIFO is made, and a device that was made would not open", () => {
+    covers("linux.devices", "linux.devices default");
+    const seen = probe(
+      (spec) => {
+        inUserNamespace(spec);
+        withMknod(spec);
+        spec.linux.devices = [
+          { path: "/dev/kmsg", type: "c", major: 1, minor: 11 },
+          { path: "/dev/queue", type: "p", fileMode: 0o622, uid: 5, gid: 6 },
+        ];
+      },
+      ["--write", "/dev/null", "x", "--open-device", "/dev/urandom", "--mknod", "/dev/own", "c", "1", "3"],
+    );
+    expect(seen.actions.map(({ error }) => error)).toEqual([null, null, "EPERM"]);
+    const nodes = seen.devices.filter(({ type }) => type === "character");
+    expect(nodes.map(({ name, major, minor }) => `${name} ${major}:${minor}`).sort()).toEqual(
+      [...DEFAULTS, "kmsg 1:11"].sort(),
+    );
+    const queue = seen.devices.find(({ name }) => name === "queue");
+    expect(queue).toMatchObject({ type: "fifo", mode: "0622", uid: 5, gid: 6 });
+    expect(seen.mounts.find(({ mountPoint }) => mountPoint === "/dev/null")?.type).toBe("devtmpfs");
+  });
+
+  test("a device that the host has not, or has as another, is an error with a remedy", () => {
+    for (const [device, words] of [
+      [{ path: "/dev/null", type: "c", major: 1, minor: 5 }, "the numbers it has there"],
+      [{ path: "/dev/null", type: "b", major: 1, minor: 3 }, "the numbers it has there"],
+      [{ path: "/dev/no-such-device", type: "c", major: 1, minor: 3 }, "/linux/devices/0"],
+    ] as const) {
+      const bundle = makeBundle((spec) => {
+        inUserNamespace(spec);
+        spec.linux.devices = [device];
+      });
+      expect(run(bundle), device.path).toMatchObject({ status: 1, stderr: expect.stringContaining(words) });
+    }
+  });
+
+  test("a link of the image under a device's name is covered itself, not followed", () => {
+    const bundle = makeBundle((spec) => {
+      inUserNamespace(spec);
+      spec.root.readonly = false;
+      spec.mounts = spec.mounts.filter(({ destination }) => !destination.startsWith("/dev"));
+      spec.process.args = ["/bin/probe", "--read", "/etc/passwd"];
+    });
+    const before = readFileSync(join(bundle.rootfs, "etc/passwd"), "utf8");
+    // the container's root must be able to make the other devices' places
+    mkdirSync(join(bundle.rootfs, "dev"), { recursive: true });
+    execFileSync("chown", ["-R", "100000:100000", join(bundle.rootfs, "dev")]);
+    symlinkSync("/etc/passwd", join(bundle.rootfs, "dev/null"));
+    const seen = seenIn(run(bundle));
+    expect(results(seen.actions)).toEqual([before]);
+  });
+});
+
+test("without a mount on /dev devices and links are made in the root, also in one that is read-only then", () => {
+  covers("linux.devices default");
+  for (const readonly of [true, false]) {
+    const seen = probe(
+      (spec) => {
+        spec.root.readonly = readonly;
+        spec.mounts = spec.mounts.filter(({ destination }) => !destination.startsWith("/dev"));
+      },
+      ["--write", "/dev/null", "x"],
+    );
+    const nodes = seen.devices.filter(({ type }) => type === "character");
+    expect(nodes.map(({ name, major, minor }) => `${name} ${major}:${minor}`)).toEqual(DEFAULTS);
+    expect(seen.devices.filter(({ type }) => type === "symlink").map(({ name }) => name)).toEqual(
+      expect.arrayContaining(["fd", "stdin", "stdout", "stderr"]),
+    );
+    expect(seen.actions[0]?.error).toBeNull();
+  }
+});
+
+test("the host's /dev, bound, is left as it is, and a device that is named twice is made once", () => {
+  const host = readdirSync("/dev").length;
+  const seen = probe((spec) => {
+    spec.mounts = spec.mounts.filter(({ destination }) => !destination.startsWith("/dev"));
+    spec.mounts.push({ destination: "/dev", type: "bind", source: "/dev", options: ["rbind"] });
+  });
+  expect(seen.devices.length).toBeGreaterThanOrEqual(host - 2);
+  expect(readdirSync("/dev").length).toBe(host);
+  const twice = probe((spec) => {
+    spec.linux.devices = [1, 2].map(() => ({ path: "/dev/again", type: "c" as const, major: 1, minor: 3 }));
+  });
+  expect(twice.devices.filter(({ name }) => name === "again")).toHaveLength(1);
 });

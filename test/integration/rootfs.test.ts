@@ -281,3 +281,52 @@ test("rootfsPropagation decides how the root passes mounts on", () => {
     expect(fields, kind).toEqual(expected.map((pattern) => expect.stringMatching(pattern)));
   }
 });
+
+test("a root that is a slave receives what the host mounts in it later, and passes nothing back", () => {
+  covers("linux.rootfsPropagation");
+  const every = ["CAP_SYS_ADMIN"];
+  for (const [kind, received] of [
+    ["slave", true],
+    ["private", false],
+  ] as const) {
+    const bundle = makeBundle((spec) => {
+      spec.linux.rootfsPropagation = kind;
+      spec.process.capabilities = { bounding: every, permitted: every, effective: every };
+      spec.process.args = ["/bin/probe", "--sleep", "0.6", "--report", "--mount", "from-inside", "/home", "tmpfs"];
+    });
+    const { rootfs } = bundle;
+    const script = `mount --bind ${rootfs} ${rootfs} && mount --make-shared ${rootfs} && { (sleep 0.3; mount -t tmpfs from-outside ${rootfs}/tmp) & "$@"; status=$?; wait; grep -c from-inside /proc/self/mountinfo >&2; exit $status; }`;
+    const { stdout, stderr, status } = run(bundle, { through: ["unshare", "--mount", "sh", "-c", script, "sh"] });
+    expect({ status, stderr }, kind).toEqual({ status: 0, stderr: "0\n" });
+    const [, later, mounted] = seenIn({ status, stdout, stderr: "" }).actions;
+    expect(JSON.stringify(later?.result).includes("from-outside"), kind).toBe(received);
+    expect(mounted?.error, kind).toBeNull();
+  }
+});
+
+test("an unbindable root cannot be bound again, a shared one shares with what is bound from it", () => {
+  covers("linux.rootfsPropagation");
+  const every = ["CAP_SYS_ADMIN"];
+  const bound = (kind: "unbindable" | "shared") =>
+    probe(
+      (spec) => {
+        spec.linux.rootfsPropagation = kind;
+        spec.process.capabilities = { bounding: every, permitted: every, effective: every };
+      },
+      ["--mount", "/", "/home", "none", "4096", "", "--mount", "x", "/home/etc", "tmpfs", "--report"],
+    );
+  expect(bound("unbindable").actions[0]?.error).toBe("EINVAL");
+  const [first, second, report] = bound("shared").actions;
+  expect([first?.error, second?.error]).toEqual([null, null]);
+  const points = JSON.stringify(report?.result);
+  for (const path of ["/home/etc", "/etc"]) expect(points).toContain(`"mountPoint":"${path}"`);
+});
+
+test("a root that is a file, or a directory's path through a file, is an error that names it", () => {
+  for (const path of ["rootfs/etc/passwd", "rootfs/etc/passwd/below"]) {
+    const bundle = makeBundle((spec) => {
+      spec.root.path = path;
+    });
+    expect(run(bundle), path).toMatchObject({ status: 1, stderr: expect.stringContaining("/root/path") });
+  }
+});

@@ -49,6 +49,17 @@ describe("the requests are the ones that ip sends", () => {
     );
   });
 
+  test("ip link set … netns … name …", () => {
+    expect(hex(link.moveLink(3, "eth%d", 4))).toBe(
+      bytes(
+        "34 00 00 00 10 00 05 00  00 00 00 00 00 00 00 00",
+        "00 00 00 00 03 00 00 00  00 00 00 00 00 00 00 00",
+        "08 00 1c 00 04 00 00 00  0a 00 03 00 65 74 68 25",
+        "64 00 00 00",
+      ),
+    );
+  });
+
   test("ip link set … master …", () => {
     expect(hex(link.setMaster({ index: 3 }, 2))).toBe(
       bytes(

@@ -115,6 +115,40 @@ function ofManyMounts(): Spec {
   return { ...smallest(), mounts, linux: { cgroupsPath: "/c", namespaces: [{ type: "mount" }] } };
 }
 
+/** One mount of every kind whose order matters, in a user namespace with the host's network. */
+function ofOddMounts(): Spec {
+  const ids = [{ containerID: 0, hostID: 100_000, size: 65_536 }];
+  const own = { uidMappings: [{ containerID: 1000, hostID: 0, size: 1 }], gidMappings: ids };
+  const bind = { type: "bind", source: "/srv" };
+  return {
+    ...smallest(),
+    mounts: [
+      { destination: "/proc", type: "bind", source: "/proc", options: ["rbind", "rslave"] },
+      { destination: "/sys", type: "sysfs", source: "sysfs", options: ["ro", "nosuid"] },
+      { destination: "/dev/mqueue", type: "mqueue", source: "mqueue" },
+      { destination: "/tmp", type: "tmpfs", source: "tmpfs", options: ["ro", "tmpcopyup", "uid=5"] },
+      { destination: "/closed", type: "tmpfs", source: "tmpfs", options: ["ro", "mode=700"] },
+      { ...bind, destination: "/closed/mapped", options: ["bind", "idmap"], ...own },
+      { ...bind, destination: "/again", options: ["bind", "ridmap"], ...own },
+      { ...bind, destination: "/container", options: ["rbind", "ridmap"] },
+      { ...bind, destination: "/ranges", options: ["bind", "idmap=uids=@0-1000-1#5-6-7"] },
+      { ...bind, destination: "/link", options: ["bind", "copy-symlink"] },
+      { ...bind, destination: "/itself", options: ["bind", "src-nofollow", "dest-nofollow"] },
+      { ...bind, destination: "/shared", options: ["rbind", "rshared", "rro"] },
+      { destination: "/disk", type: "squashfs", source: "/dev/vdb", options: ["ro"] },
+      { destination: "/tmp", type: "tmpfs", options: ["remount", "noexec", "rnodev", "size=1m"] },
+    ],
+    linux: {
+      cgroupsPath: "/c",
+      namespaces: [{ type: "mount" }, { type: "user" }, { type: "ipc" }, { type: "pid" }],
+      uidMappings: ids,
+      gidMappings: ids,
+      devices: [{ path: "/dev/wide", type: "b", major: 259, minor: 70_000 }],
+      rootfsPropagation: "slave",
+    },
+  };
+}
+
 /** An engine's container: layers, and a place on a bridge. */
 function ofAnImage(): Partial<Definition> & { spec: Spec } {
   const spec = engineTemplate();
@@ -175,6 +209,7 @@ export function examplePlans(): { [name: string]: Plan } {
     image: compile(defined(ofAnImage()), HOSTS.v2),
     listener: compile(defined({ spec: withListener(), start: "later" }), HOSTS.v2),
     mounts: compile(defined({ spec: ofManyMounts() }), HOSTS.v2),
+    "odd mounts": compile(defined({ spec: ofOddMounts() }), HOSTS.v2),
     exec: compileExec(
       {
         id: "web",
