@@ -3,6 +3,7 @@ import { ContainerError } from "../error.ts";
 import { AT_FDCWD } from "../kernel/file.ts";
 import { permittedCapabilities } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
+import { CAPABILITIES, capabilityNames } from "../linux/capabilities.ts";
 import { type CgroupDirectory, type CgroupLayout, parseCgroupLayout, startingPoint } from "../plan/cgroup-layout.ts";
 import type { Host, Rootless } from "../plan/host.ts";
 
@@ -31,12 +32,18 @@ function lookAtHost(): Host {
   return {
     machine: arch === "x64" ? "x86_64" : "aarch64",
     cgroups: rootless === undefined ? cgroups : markDelegated(cgroups),
+    lacking: lackingNames(permittedCapabilities()),
     apparmor: startsWith("/sys/module/apparmor/parameters/enabled", "Y"),
     // the file is there once a policy can be loaded: selinuxfs is mounted by nobody else
     selinux: existsSync("/sys/fs/selinux/enforce"),
     ...(resctrl === undefined ? {} : { resctrl }),
     ...(rootless === undefined ? {} : { rootless }),
   };
+}
+
+function lackingNames(held: bigint): string[] {
+  const names: readonly string[] = capabilityNames(held);
+  return CAPABILITIES.filter((name) => !names.includes(name));
 }
 
 function startsWith(path: string, text: string): boolean {

@@ -1,5 +1,6 @@
 import { NAMESPACES } from "../linux/namespaces.ts";
 import type { Process } from "../spec/spec.ts";
+import { grantCapabilities } from "./capabilities.ts";
 import { cloneIntoCgroups, cloneProcess, createCgroup, openCgroups, openDirectories, startUnit } from "./cgroup.ts";
 import type { Definition, ExecDefinition } from "./definition.ts";
 import { makeDevices, openDevices } from "./devices.ts";
@@ -9,7 +10,7 @@ import type { Host } from "./host.ts";
 import { becomeRoot, mapIdentities, offerMaps, setgroupsDenied, withdrawMaps } from "./identity.ts";
 import { mapMounts, mapMountsAsContainer } from "./idmap.ts";
 import { openLabels, setLabels } from "./labels.ts";
-import { limitResources, listMask, setMachineView, setOomScore } from "./limits.ts";
+import { limitResources, listMask, schedule, setMachineView, setOomScore } from "./limits.ts";
 import { closeFilesystems, mountFilesystems, openSources } from "./mounts.ts";
 import { isNew, joinNamespaces, leaveLast, nameMachine, openNamespaces, shiftClocks, userPlace } from "./namespaces.ts";
 import { connectNetwork, moveDevices, raiseLoopback } from "./network.ts";
@@ -31,7 +32,7 @@ const NO_PROCESS: Process = { cwd: "/" };
 export function compile(given: Definition, host: Host): Plan {
   const definition = { ...given, spec: bindSharedViews(given.spec, host) };
   const { spec, start, preserved, home } = definition;
-  const process = spec.process ?? NO_PROCESS;
+  const process = grantCapabilities(spec.process ?? NO_PROCESS, spec, host);
   const seccomp = spec.linux?.seccomp;
   refuseUnsupported(spec, process, host);
   refuseUnmapped(spec, process, host);
@@ -89,6 +90,7 @@ export function compile(given: Definition, host: Host): Plan {
     ...changeRoot(definition),
     ...nameMachine(spec),
     ...setMachineView(spec),
+    ...schedule(process),
     ...setLabels(process, host),
     ...dropPrivileges(process, seccomp, setgroupsDenied(spec, host)),
     ...findExecutable(process),
@@ -103,7 +105,8 @@ export function compile(given: Definition, host: Host): Plan {
 
 /** A further process in a container that runs: the same steps, but everything is joined instead of made. */
 export function compileExec(definition: ExecDefinition, host: Host): Plan {
-  const { id, process, spec, cgroups, preserved, home, setgroups } = definition;
+  const { id, spec, cgroups, preserved, home, setgroups } = definition;
+  const process = grantCapabilities(definition.process, spec, host);
   const seccomp = spec.linux?.seccomp;
   refuseUnsupported(spec, process, host);
   const types = userPlace(spec.linux?.namespaces ?? [], host).map(({ type }) => type);
@@ -142,6 +145,7 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     ...(types.includes("mount") ? [] : [{ name: "changeRoot" as const, args: { root: "root" }, from: "/spec/root" }]),
     { name: "closeSlot", args: { file: "root" }, from: "/spec/root" },
     ...setMachineView(spec),
+    ...schedule(process),
     ...dropPrivileges(process, seccomp, setgroups === "deny"),
     ...findExecutable(process),
     { name: "dieWithParent", args: { signal: 0 }, from: "/spec/process" },

@@ -5,6 +5,8 @@ import type { Systemd } from "./cgroup-unit.ts";
 export interface Host {
   machine: "x86_64" | "aarch64";
   cgroups: CgroupLayout;
+  /** Capabilities that the caller does not have. */
+  lacking: readonly string[];
   /** Whether this security module is there, and on. */
   apparmor: boolean;
   selinux: boolean;

@@ -5,14 +5,21 @@ import { ioPriorityValue, SCHEDULER_FLAGS, SCHEDULER_POLICIES } from "../linux/s
 import type { MemoryPolicy, Process, Scheduler, Spec } from "../spec/spec.ts";
 import type { Step } from "./step.ts";
 
-/** What a process inherits and cannot exceed: prlimit(2), sched_setattr(2), ioprio_set(2). */
-export function limitResources(process: Process): Step[] {
-  const { rlimits = [], scheduler, ioPriority } = process;
-  const steps: Step[] = rlimits.map(({ type, soft, hard }, at) => ({
+/** What a process inherits and cannot exceed: prlimit(2). */
+export function limitResources({ rlimits = [] }: Process): Step[] {
+  return rlimits.map(({ type, soft, hard }, at) => ({
     name: "setLimit",
     args: { resource: rlimitNumber(type) ?? -1, soft, hard },
     from: `/spec/process/rlimits/${at}`,
   }));
+}
+
+/**
+ * When it gets the processor and the disk: sched_setattr(2), ioprio_set(2). Behind the hooks of createContainer: they
+ * are the host's programs, and a process of SCHED_DEADLINE could not even start them.
+ */
+export function schedule({ scheduler, ioPriority }: Process): Step[] {
+  const steps: Step[] = [];
   if (scheduler !== undefined)
     steps.push({
       name: "setScheduler",

@@ -14,13 +14,12 @@ interface Masks {
 }
 
 function masks({ effective = [], permitted = [], inheritable = [], ambient = [] }: Capabilities): Masks {
-  const held = {
+  return {
     effective: capabilityMask(effective),
     permitted: capabilityMask(permitted),
     inheritable: capabilityMask(inheritable),
+    ambient: capabilityMask(ambient),
   };
-  // the kernel raises no ambient capability that is not both permitted and inheritable; runc leaves those out, too
-  return { ...held, ambient: capabilityMask(ambient) & held.permitted & held.inheritable };
 }
 
 /**

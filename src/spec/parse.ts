@@ -230,6 +230,12 @@ const scheduler = check(
       complain(`must be ${realtime ? "from 1 to 99" : "0"} for ${policy}`, "priority");
     for (const name of ["runtime", "deadline", "period"] as const)
       if (policy !== "SCHED_DEADLINE" && times[name]) complain(`is only for SCHED_DEADLINE, not for ${policy}`, name);
+    if (policy !== "SCHED_DEADLINE") return;
+    // sched(7): 1024 <= runtime <= deadline <= period, and no period means the deadline
+    const { runtime = 0, deadline = 0, period = 0 } = times;
+    if (runtime < 1024) complain("must be at least 1024 ns for SCHED_DEADLINE", "runtime");
+    if (deadline < runtime) complain(`must be at least the runtime ${runtime}`, "deadline");
+    if (period !== 0 && period < deadline) complain(`must be at least the deadline ${deadline}`, "period");
   },
 );
 

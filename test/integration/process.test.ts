@@ -1,8 +1,20 @@
 import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
+import type { ExecCpuAffinity, Process } from "../../src/spec/spec.ts";
 import { covers } from "../conformance/covers.ts";
-import { cleanUp, cleanUpFile, makeBundle, probe, results, run, seenIn } from "../support/bundle.ts";
+import {
+  cleanUp,
+  cleanUpFile,
+  exec,
+  idle,
+  lastLine,
+  makeBundle,
+  probe,
+  results,
+  run,
+  seenIn,
+} from "../support/bundle.ts";
 
 // OCI runtime-spec, config.md "Process", and "process" of config-linux.md.
 
@@ -252,6 +264,118 @@ test("scheduling policy and I/O priority are set", () => {
   });
   expect(seen.scheduler).toMatchObject({ policy: "SCHED_BATCH", nice: 7 });
   expect(seen.ioPriority).toEqual({ class: "IOPRIO_CLASS_BE", level: 6 });
+});
+
+test("SCHED_DEADLINE is set with its times, hooks before it notwithstanding", () => {
+  covers("process.scheduler deadline");
+  const seen = probe((spec) => {
+    spec.hooks = { createContainer: [{ path: "/bin/true" }] };
+    spec.process.scheduler = {
+      policy: "SCHED_DEADLINE",
+      runtime: 10_000_000,
+      deadline: 20_000_000,
+      period: 30_000_000,
+      flags: ["SCHED_FLAG_RESET_ON_FORK"],
+    };
+  });
+  expect(seen.scheduler).toMatchObject({
+    policy: "SCHED_DEADLINE",
+    runtimeNs: 10_000_000,
+    deadlineNs: 20_000_000,
+    periodNs: 30_000_000,
+  });
+});
+
+test.each(["SCHED_FIFO", "SCHED_RR"] as const)("%s is set, with its priority", (policy) => {
+  covers("process.scheduler");
+  const seen = probe((spec) => {
+    spec.process.scheduler = { policy, priority: 7 };
+    // version 1 gives a new cgroup no real time
+    if (existsSync("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"))
+      spec.linux.resources = { ...spec.linux.resources, cpu: { realtimeRuntime: 10_000, realtimePeriod: 1_000_000 } };
+  });
+  expect(seen.scheduler).toMatchObject({ policy, priority: 7 });
+});
+
+test("a further process has the processors it is to have, before and after it enters the cgroup", () => {
+  covers("process.execCPUAffinity");
+  const bundle = idle();
+  const [first = 0] = seenIn(exec(bundle, ["/bin/probe"])).affinity;
+  const all = seenIn(exec(bundle, ["/bin/probe"])).affinity;
+  const last = all.at(-1) ?? 0;
+  const file = join(bundle.path, "process.json");
+  const affinityOf = (execCPUAffinity: ExecCpuAffinity, through: string[] = []) => {
+    const own: Process = { cwd: "/", args: ["/bin/probe"], execCPUAffinity };
+    writeFileSync(file, JSON.stringify(own));
+    return seenIn(exec(bundle, [], { flags: ["--process", file], through })).affinity;
+  };
+  expect(affinityOf({ final: `${last}` })).toEqual([last]);
+  expect(affinityOf({ initial: `${first}` })).toEqual([first]);
+  expect(affinityOf({ initial: `${first}`, final: ` ${last}, ,` })).toEqual([last]);
+  expect(affinityOf({ initial: "", final: "" })).toEqual(all);
+  const log = join(bundle.path, "strace");
+  affinityOf({ initial: `${first}`, final: `${last}` }, ["strace", "-f", "-o", log, "-e", "sched_setaffinity,clone3"]);
+  const calls = readFileSync(log, "utf8").match(/sched_setaffinity\(0, .*\)|clone3\(.*CLONE_PARENT\b/g) ?? [];
+  expect(calls.map((call) => call.slice(0, 6))).toEqual(["sched_", "clone3", "sched_"]);
+});
+
+test("memory comes from the nodes of the policy", () => {
+  covers("linux.memoryPolicy");
+  const seen = probe(
+    (spec) => {
+      spec.linux.memoryPolicy = { mode: "MPOL_BIND", nodes: "0", flags: ["MPOL_F_STATIC_NODES"] };
+    },
+    ["--read", "/proc/self/numa_maps"],
+  );
+  expect(String(seen.actions[0]?.result)).toMatch(/ bind=static:0 /);
+  const beyond = makeBundle((spec) => {
+    spec.linux.memoryPolicy = { mode: "MPOL_BIND", nodes: "1000" };
+  });
+  const { status, stderr } = run(beyond);
+  expect(status).toBe(1);
+  expect(stderr).toContain("(EINVAL at /linux/memoryPolicy)");
+});
+
+describe("capabilities that cannot be granted are logged, and the rest is", () => {
+  const one = ["CAP_KILL"];
+  const two = ["CAP_KILL", "CAP_CHOWN"];
+  const sets = { bounding: one, permitted: one, effective: one, inheritable: one };
+
+  test.each([
+    ["effective", { ...sets, effective: two }, "it is not permitted"],
+    ["inheritable", { ...sets, inheritable: two }, "it is not in the bounding set"],
+  ] as const)("%s", (set, capabilities, why) => {
+    covers("process.capabilities");
+    const bundle = makeBundle((spec) => {
+      spec.process.user = { uid: 1000, gid: 1000 };
+      spec.process.capabilities = JSON.parse(JSON.stringify(capabilities));
+    });
+    const ended = run(bundle);
+    const seen = lastLine(ended.stdout);
+    expect(ended.stderr).toContain(`/process/capabilities/${set}/1 CAP_CHOWN cannot be granted: ${why}`);
+    expect(ended.stderr).toContain("level=warning");
+    expect(seen.capabilities.inheritable).toBe(mask(KILL));
+    expect(seen.capabilities.bounding).toBe(mask(KILL));
+  });
+
+  test("ambient ones silently, as by runc, whose template has some that are not inheritable", () => {
+    covers("process.capabilities");
+    const seen = probe((spec) => {
+      spec.process.user = { uid: 1000, gid: 1000 };
+      spec.process.capabilities = { ...sets, ambient: two };
+    });
+    expect(seen.capabilities.ambient).toBe(mask(KILL));
+  });
+
+  test("what the runtime itself lacks", () => {
+    covers("process.capabilities");
+    const bundle = makeBundle((spec) => {
+      spec.process.capabilities = { bounding: two, permitted: two, effective: two };
+    });
+    const ended = run(bundle, { through: ["capsh", "--drop=cap_chown", "--", "-c", '"$@"', "sh"] });
+    expect(ended.stderr).toContain("/process/capabilities/bounding/1 CAP_CHOWN cannot be granted: the runtime itself");
+    expect(lastLine(ended.stdout).capabilities).toMatchObject({ bounding: mask(KILL), effective: mask(KILL) });
+  });
 });
 
 test("the idle classes are set", () => {

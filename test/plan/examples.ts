@@ -12,6 +12,7 @@ import { everything } from "../spec/everything.ts";
 export const HOSTS = {
   v2: {
     machine: "x86_64",
+    lacking: [],
     apparmor: true,
     selinux: true,
     resctrl: "/sys/fs/resctrl",
@@ -23,6 +24,7 @@ export const HOSTS = {
   },
   rootless: {
     machine: "x86_64",
+    lacking: [],
     apparmor: false,
     selinux: false,
     cgroups: {
@@ -41,6 +43,7 @@ export const HOSTS = {
   },
   v1: {
     machine: "x86_64",
+    lacking: [],
     apparmor: false,
     selinux: false,
     cgroups: parseCgroupLayout(

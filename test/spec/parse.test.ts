@@ -184,6 +184,26 @@ describe("refused, because Linux could not do it", () => {
       ["/process/scheduler/priority must be 0 for SCHED_BATCH"],
     ],
     [
+      "times of SCHED_DEADLINE that it cannot keep",
+      ofProcess({ scheduler: { policy: "SCHED_DEADLINE", runtime: 3000, deadline: 2000, period: 1000 } }),
+      [
+        "/process/scheduler/deadline must be at least the runtime 3000",
+        "/process/scheduler/period must be at least the deadline 2000",
+      ],
+    ],
+    [
+      "SCHED_DEADLINE without its times",
+      ofProcess({ scheduler: { policy: "SCHED_DEADLINE" } }),
+      ["/process/scheduler/runtime must be at least 1024 ns for SCHED_DEADLINE"],
+    ],
+    ...["3-1", "1-", "-", "-1", "0-", "0 1", "1-2-3", "0-99999999999", "99999"].map(
+      (list): [string, string[], string[]] => [
+        `the CPU list ${list}`,
+        ofProcess({ execCPUAffinity: { final: `0,${list}` } }),
+        [`/process/execCPUAffinity/final must be a list of CPUs such as "0-3,7", not "0,${list}"`],
+      ],
+    ),
+    [
       "a deadline without need",
       ofProcess({ scheduler: { policy: "SCHED_OTHER", deadline: 1 } }),
       ["/process/scheduler/deadline is only for SCHED_DEADLINE, not for SCHED_OTHER"],

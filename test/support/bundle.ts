@@ -191,7 +191,7 @@ export function seenIn({ status, stdout, stderr }: Outcome): Seen {
   return lastLine(stdout);
 }
 
-function lastLine(text: string): Seen {
+export function lastLine(text: string): Seen {
   const seen: Seen = JSON.parse(text.trimEnd().split("\n").at(-1) ?? "");
   return seen;
 }

@@ -45,7 +45,7 @@ export const exec: Command = {
   flags: FLAGS,
   words: [1, Infinity],
   failure: { status: 255, says: "exec failed" },
-  run(words, { root }) {
+  run(words, { root, warn }) {
     const { flags, rest } = parseFlags(FLAGS, words);
     const [id = "", ...args] = rest;
     const container = Container.open(root, id);
@@ -63,6 +63,7 @@ export const exec: Command = {
     let master: number | undefined;
     const running = describe(() =>
       container.exec(withActivation(socket === undefined ? fitProcess(process) : process), {
+        warn,
         preserved: preservedDescriptors(flags["preserve-fds"]),
         console: socket === undefined ? "creator" : { socket },
         ignorePaused: flags["ignore-paused"],
