@@ -1,14 +1,18 @@
-// Writes native/plan/steps.def from the vocabulary; with --check only says whether it is up to date.
+// Writes what the vocabulary says of itself: native/plan/steps.def for init, src/plan/STEPS.md for people; with --check
+// only says whether they are up to date.
 import { readFileSync, writeFileSync } from "node:fs";
 
 const { definitions } = await import(new URL("../dist/js/plan/definitions.js", import.meta.url));
-const path = new URL("../native/plan/steps.def", import.meta.url);
-const wanted = definitions();
-if (process.argv.includes("--check")) {
-  if (readFileSync(path, "utf8") !== wanted) {
-    console.error("native/plan/steps.def is out of date: npm run generate");
+const { reference } = await import(new URL("../dist/js/plan/reference.js", import.meta.url));
+for (const [name, wanted] of [
+  ["native/plan/steps.def", definitions()],
+  ["src/plan/STEPS.md", reference()],
+]) {
+  const path = new URL(`../${name}`, import.meta.url);
+  if (!process.argv.includes("--check")) {
+    writeFileSync(path, wanted);
+  } else if (readFileSync(path, "utf8") !== wanted) {
+    console.error(`${name} is out of date: npm run generate`);
     process.exitCode = 1;
   }
-} else {
-  writeFileSync(path, wanted);
 }

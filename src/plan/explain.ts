@@ -1,21 +1,13 @@
-import { HOST_STEPS, INIT_STEPS, isInit, type Plan, type Step } from "./step.ts";
-
-/** One step in words, without a subject: "names the machine web". */
-export function says(step: Step): string {
-  const definition: { says: (args: never) => string } = isInit(step) ? INIT_STEPS[step.name] : HOST_STEPS[step.name];
-  return definition.says(step.args as never); // name and args come from the same row of the vocabulary
-}
-
-/** Why there is such a step. */
-export function whyOf(step: Step): string {
-  return isInit(step) ? INIT_STEPS[step.name].why : HOST_STEPS[step.name].why;
-}
+import { PHASES, type Phase, phasesOf } from "./phase.ts";
+import { backgroundOf } from "./reference.ts";
+import { isInit, type Plan, type StepName, says as sentence } from "./step.ts";
 
 /** One line of an explanation. */
 export interface Explanation {
   index: number;
   side: "host" | "init";
-  step: string;
+  phase: Phase;
+  step: StepName;
   says: string;
   why: string;
   /** JSON pointer into the definition. */
@@ -24,12 +16,14 @@ export interface Explanation {
 
 /** A plan in sentences, one a step, in order; nothing runs. */
 export function explain(plan: Plan): Explanation[] {
+  const phases = phasesOf(plan.map(({ name, from }) => ({ step: name, from })));
   return plan.map((step, index) => ({
     index,
     side: isInit(step) ? "init" : "host",
+    phase: phases[index] ?? "prepare",
     step: step.name,
-    says: says(step),
-    why: whyOf(step),
+    says: sentence(step),
+    why: backgroundOf(step.name).why,
     from: step.from,
   }));
 }
@@ -39,23 +33,63 @@ const TEXT_WIDTH = 72;
 
 /**
  * An explanation for people: one line a step, under whose turn it is, with the place in the definition it comes from
- * (the spec's without "/spec", as config.json has it). Verbose adds why there are such steps.
+ * (the spec's without "/spec", as config.json has it). With phases, under the part of the work it belongs to. Verbose
+ * adds why there are such steps, where to read about them, and what they need.
  */
 export function renderExplanation(
   explanations: readonly Explanation[],
-  { verbose = false }: { verbose?: boolean } = {},
+  { verbose = false, phases = false }: { verbose?: boolean; phases?: boolean } = {},
 ): string {
-  const width = Math.min(TEXT_WIDTH, Math.max(0, ...explanations.map((line) => line.says.length)));
+  const width = Math.min(TEXT_WIDTH, Math.max(0, ...explanations.map((line) => shortened(line.says).length)));
   return explanations
-    .flatMap(({ index, side, step, says: text, why, from }, at) => [
-      ...(explanations[at - 1]?.side === side
-        ? []
-        : [...(at === 0 ? [] : [""]), side === "host" ? "the host" : "init"]),
-      `${String(index).padStart(5)}  ${text.replaceAll("\n", " ").padEnd(width)}  ${pointerOf(from)}`.trimEnd(),
-      ...(verbose && explanations[at - 1]?.step !== step ? [`         ${why}`] : []),
-    ])
+    .flatMap(({ index, side, phase, step, says, from }, at) => {
+      const before = explanations[at - 1];
+      const text = shortened(says);
+      const turns = phases && before?.phase !== phase;
+      return [
+        ...(turns ? [...(at === 0 ? [] : [""]), PHASES[phase].toUpperCase()] : []),
+        ...(before?.side === side && !turns
+          ? []
+          : [...(at === 0 || turns ? [] : [""]), side === "host" ? "the host" : "init"]),
+        `${String(index).padStart(5)}  ${text.padEnd(width)}  ${pointerOf(from)}`.trimEnd(),
+        ...(verbose && before?.step !== step ? background(step).map((line) => `         ${line}`) : []),
+      ];
+    })
     .map((line) => `${line}\n`)
     .join("");
+}
+
+/** The same as a page of Markdown. */
+export function markdownExplanation(explanations: readonly Explanation[], { verbose = false } = {}): string {
+  return explanations
+    .flatMap(({ index, side, phase, step, says, from }, at) => {
+      const before = explanations[at - 1];
+      const text = shortened(says);
+      return [
+        ...(before?.phase === phase ? [] : [...(at === 0 ? [] : [""]), `## ${PHASES[phase]}`, ""]),
+        `${index}. ${side === "host" ? "The host" : "Init"} ${escaped(text)} \`${pointerOf(from)}\``,
+        ...(verbose && before?.step !== step ? background(step).map((line) => `   ${escaped(line)}  `) : []),
+      ];
+    })
+    .map((line) => `${line}\n`)
+    .join("");
+}
+
+function background(step: StepName): string[] {
+  const { why, read, since, otherwise, undo } = backgroundOf(step);
+  const kernel =
+    since === undefined ? "" : `; Linux ${since}${otherwise === undefined ? "" : `, before which ${otherwise}`}`;
+  return [why, `see ${read}${kernel}${undo === undefined ? "" : `; taken back: ${undo}`}`];
+}
+
+/** On one line, and ids as people know them: by their first digits. */
+function shortened(text: string): string {
+  return text.replaceAll("\n", " ").replace(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, "$1…");
+}
+
+/** What Markdown would take for its own. */
+function escaped(text: string): string {
+  return text.replace(/[\\`*_<>[\]|#]/g, "\\$&");
 }
 
 function pointerOf(from: string): string {

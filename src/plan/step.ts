@@ -309,10 +309,20 @@ export type Step = InitStep | HostStep;
 /** The whole, in order. */
 export type Plan = readonly Step[];
 
+/** One step in words, without a subject: "names the machine web". */
+export function says(step: Step): string {
+  const definition: { says: (args: never) => string } = isInit(step) ? INIT_STEPS[step.name] : HOST_STEPS[step.name];
+  return definition.says(step.args as never); // name and args come from the same row of the vocabulary
+}
+
 /** How the effect of a step is taken back, if it leaves any. */
 export function undoOf(step: Step): string | undefined {
   const definition: { undo?: string } = isInit(step) ? {} : HOST_STEPS[step.name];
   return definition.undo;
+}
+
+export function isStepName(word: string): word is StepName {
+  return word in INIT_STEPS || word in HOST_STEPS;
 }
 
 /** Which side carries a step out. */

@@ -1,6 +1,6 @@
 import { constants } from "node:os";
-import { says, whyOf } from "../plan/explain.ts";
-import { undoOf } from "../plan/step.ts";
+import { backgroundOf } from "../plan/reference.ts";
+import { says, undoOf } from "../plan/step.ts";
 import type { Outcome, TracedStep } from "./join.ts";
 import { planMemory } from "./memory.ts";
 import type { Report } from "./report.ts";
@@ -73,7 +73,7 @@ export function tell(traced: readonly TracedStep[], telling: Telling): Line[] {
       side,
       step: step.name,
       says: undo ? `${undoOf(step) ?? "takes it back"} (${says(step)})` : says(step),
-      why: whyOf(step),
+      why: backgroundOf(step.name).why,
       from: step.from,
       ...(undo ? { undo } : {}),
       outcome,

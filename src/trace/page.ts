@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
+import { isWait, PHASES, phasesOf, SUBJECTS, subjectOf } from "../plan/phase.ts";
 import { type Call, type Line, printResult, printTime, sumUp } from "./line.ts";
 import { SCRIPT } from "./page-script.ts";
 import { STYLE } from "./page-style.ts";
-import { isWait, PHASES, phasesOf, SUBJECTS, subjectOf } from "./phase.ts";
 import { printOutcome } from "./render.ts";
 import { type Scale, scaleOf } from "./scale.ts";
 

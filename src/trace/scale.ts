@@ -1,5 +1,5 @@
+import { isWait } from "../plan/phase.ts";
 import type { Line } from "./line.ts";
-import { isWait } from "./phase.ts";
 
 /** Times to places along an axis from 0 to 100. */
 export interface Scale {

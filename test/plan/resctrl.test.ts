@@ -1,7 +1,6 @@
 import { expect, test } from "vitest";
 import { compile, compileExec } from "../../src/plan/compile.ts";
-import { says } from "../../src/plan/explain.ts";
-import { isInit, type Plan } from "../../src/plan/step.ts";
+import { isInit, type Plan, says } from "../../src/plan/step.ts";
 import type { IntelRdt } from "../../src/spec/spec.ts";
 import { covers } from "../conformance/covers.ts";
 import { defined, HOSTS, smallest } from "./examples.ts";

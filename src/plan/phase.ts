@@ -1,4 +1,10 @@
-import type { Line } from "./line.ts";
+/** A step of a plan, or of a trace, which has the taking back as well. */
+interface Line {
+  step: string;
+  /** JSON pointer into the definition. */
+  from: string;
+  undo?: boolean;
+}
 
 /** What a step is about, by the part of the definition that asks for it: what it is coloured by. */
 export const SUBJECTS = {
