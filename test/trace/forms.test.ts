@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { phasesOf } from "../../src/plan/phase.ts";
 import { chromeTrace } from "../../src/trace/chrome.ts";
 import { diff, renderDiff } from "../../src/trace/diff.ts";
 import type { Line } from "../../src/trace/line.ts";
 import { otlpTrace, parseTraceparent } from "../../src/trace/otlp.ts";
 import { tracePage } from "../../src/trace/page.ts";
-import { phasesOf } from "../../src/trace/phase.ts";
 import { scaleOf } from "../../src/trace/scale.ts";
 
 function line(step: string, startedNs: number, durationNs: number | undefined, more: Partial<Line> = {}): Line {
