@@ -81,7 +81,7 @@ static_assert(sizeof(struct report_text) == 80, "wire format");
 
 /* What init says on the turn socket, and what the host answers: one packet each, with SCM_RIGHTS when slots travel. */
 enum turn_kind {
-	TURN_WAIT = 1,   /* init: "the host's turn"; step is the index of the wait step; with the listener, if there is one */
+	TURN_WAIT = 1,   /* init: "the host's turn"; step is the index of the wait step; with its listener, if any */
 	TURN_FAILED = 2, /* init: the step failed with -result; nothing follows */
 	TURN_GO = 3,     /* host: "go on", with the descriptors of the slots this turn fills */
 	TURN_CHILD = 4,  /* init: the container's first process exists; result is its pid, with its pidfd */
