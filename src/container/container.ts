@@ -398,7 +398,8 @@ export class Container {
 
   /** Adds a process to a container that runs. It is a child of ours and outlives nothing of it. */
   exec(process: Process, { console, ignorePaused = false, cgroups, ...start }: Exec = {}): Running {
-    const { spec, record, status } = this;
+    const { record, status } = this;
+    const { spec, keyring } = readDefinition(`${this.#root}/${this.id}`)?.definition ?? { spec: this.spec };
     if (!(ignorePaused && status === "paused")) requireStatus("exec", this.id, status);
     const preserved = start.preserved ?? [];
     const definition: ExecDefinition = {
@@ -409,6 +410,7 @@ export class Container {
       cgroups: cgroups ?? enterable(record.cgroups),
       preserved: preserved.length,
       setgroups: setgroupsOf(record.pid),
+      ...(keyring === undefined ? {} : { keyring }),
       ...userFacts({ spec: { ...spec, process }, bundle: record.bundle, pid: record.pid }),
       ...(console === undefined ? {} : { console }),
     };

@@ -137,7 +137,7 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     ...rejoinClass(spec, id, host),
 
     ...becomeRoot(spec),
-    { name: "newSession", args: {}, from: "/spec/process" },
+    ...newSession(definition),
     ...attachTerminal(process, false),
     ...limitResources(process),
     ...openLabels(process, host),
@@ -169,7 +169,7 @@ function startInit(preserved: number): Step[] {
   return [{ name: "startInit", args: { preserved }, from: "/spec" }];
 }
 
-function newSession({ keyring }: Definition): Step[] {
+function newSession({ keyring }: Pick<Definition, "keyring">): Step[] {
   const session: Step = { name: "newSession", args: {}, from: "/spec/process" };
   return keyring === undefined
     ? [session]

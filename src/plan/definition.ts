@@ -48,4 +48,6 @@ export interface ExecDefinition {
   home?: string;
   preserved: number;
   console?: { socket: string } | "creator";
+  /** Name of the container's session keyring; absent: the caller's is kept. */
+  keyring?: string;
 }

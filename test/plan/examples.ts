@@ -222,6 +222,7 @@ export function examplePlans(): { [name: string]: Plan } {
         cgroups: HOSTS.v2.cgroups.hierarchies.map((hierarchy) => ({ hierarchy, path: "/sys/fs/cgroup/web" })),
         preserved: 0,
         setgroups: "allow",
+        keyring: "_ses.web",
       },
       HOSTS.v2,
     ),

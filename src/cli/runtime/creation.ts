@@ -1,4 +1,4 @@
-import { existsSync, renameSync, writeFileSync } from "node:fs";
+import { readlinkSync, renameSync, writeFileSync } from "node:fs";
 import { Container, type Running, type Start } from "../../container/container.ts";
 import { fitProcess } from "../../container/foreground.ts";
 import { Notify, notifyDirectory, notifyManager, withNotify } from "../../container/notify.ts";
@@ -122,13 +122,25 @@ export function preservedDescriptors(asked: string | undefined): number[] {
   if (!Number.isSafeInteger(count) || Number(asked ?? 0) < 0 || count > 1000)
     throw new ContainerError({ message: `invalid number of descriptors: ${asked}`, code: "ERR_USAGE" });
   const descriptors = Array.from({ length: count }, (_, i) => 3 + i);
-  const closed = descriptors.find((fd) => !existsSync(`/proc/self/fd/${fd}`));
+  const closed = descriptors.find((fd) => !isInherited(fd));
   if (closed !== undefined)
     throw new ContainerError({
       message: `unable to stat preserved-fd ${closed} (of ${count}): not open`,
       code: "EBADF",
     });
   return descriptors;
+}
+
+/**
+ * Whether the caller has opened it. JavaScript engines mark all descriptors to be closed by execve, their own and the
+ * caller's; but what they open first, and so at the lowest number that the caller left free, is an event poll.
+ */
+function isInherited(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) !== "anon_inode:[eventpoll]";
+  } catch {
+    return false;
+  }
 }
 
 /** How many descriptors are ours for socket activation: sd_listen_fds(3). */
