@@ -9,6 +9,7 @@
 
 #define MNT_DETACH 2
 #define PATH_MAX 4096
+#define UMOUNT_NOFOLLOW 8
 
 long step_attach_root(struct run *run, const union plan_arg *arg)
 {
@@ -221,6 +222,15 @@ long step_pivot_root(struct run *run, const union plan_arg *arg)
 	RESULT(sys(run, __NR_pivot_root, ".", "."));
 	RESULT(sys(run, __NR_umount2, ".", MNT_DETACH));
 	return sys(run, __NR_chdir, "/");
+}
+
+long step_detach_mount(struct run *run, const union plan_arg *arg)
+{
+	long directory = open_in_root(run, run->slots[arg[0].slot], arg[1].string, O_PATH | O_DIRECTORY);
+	RESULT(directory);
+	RESULT(sys(run, __NR_fchdir, directory));
+	RESULT(sys(run, __NR_close, directory));
+	return sys(run, __NR_umount2, arg[2].string, MNT_DETACH | UMOUNT_NOFOLLOW);
 }
 
 long step_change_root(struct run *run, const union plan_arg *arg)

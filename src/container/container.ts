@@ -13,11 +13,11 @@ import {
 } from "../execute/host.ts";
 import type { Launcher } from "../execute/init.ts";
 import { resume, resumesWithHost } from "../execute/resume.ts";
-import { makeTrace, openTrace, tryOpenTrace } from "../execute/trace-file.ts";
+import { makeAnonymousTrace, makeTrace, openTrace, tryOpenTrace } from "../execute/trace-file.ts";
 import { detectHost, mayEnter, setgroupsOf } from "../host/host.ts";
 import { addon } from "../kernel/addon.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
-import { bootId, kin, signal, startTime } from "../kernel/process.ts";
+import { bootId, kin, reap, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { withheldCapabilities } from "../plan/capabilities.ts";
@@ -28,10 +28,11 @@ import { resourceProperties } from "../plan/cgroup-unit.ts";
 import { compile, compileExec } from "../plan/compile.ts";
 import type { Definition, ExecDefinition } from "../plan/definition.ts";
 import type { Host } from "../plan/host.ts";
+import { compileMountChange } from "../plan/live-mounts.ts";
 import { isShared } from "../plan/namespaces.ts";
 import { joinPath } from "../plan/path.ts";
 import type { Plan } from "../plan/step.ts";
-import type { Process, Resources, Spec, State, Status } from "../spec/spec.ts";
+import type { Mount, Process, Resources, Spec, State, Status } from "../spec/spec.ts";
 import { userFacts } from "./identity.ts";
 import { FAILURES, keepFailure, readDefinition, readPlan, recordExec } from "./recording.ts";
 import { requireStatus, statusOf } from "./state.ts";
@@ -427,6 +428,26 @@ export class Container {
     } catch (error) {
       failed(error);
       throw error;
+    } finally {
+      close(trace);
+    }
+  }
+
+  /** Mounts something in a container that runs, or takes mounts away. @throws ContainerError of the step that failed */
+  changeMounts(change: "add" | "remove", mounts: readonly Mount[]): void {
+    requireStatus("change the mounts of", this.id, this.status);
+    const { record } = this;
+    const host = detectHost();
+    const definition = readDefinition(`${this.#root}/${this.id}`)?.definition;
+    if (definition === undefined) throw missing();
+    const plan = compileMountChange(definition, change, mounts, host);
+    const trace = makeAnonymousTrace();
+    const context = this.#context(-1, record, {});
+    context.container = { pid: record.pid };
+    try {
+      const { pidfd } = execute(plan, { trace, context, preserved: [] });
+      reap(pidfd);
+      close(pidfd);
     } finally {
       close(trace);
     }

@@ -201,6 +201,7 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
       }
     },
   },
+  confirm: { run: () => undefined },
   recordCreated: { run: (_, { record, process }) => record(process?.pid ?? 0) },
 };
 

@@ -201,6 +201,7 @@ export const INIT_STEPS = {
     ({ target }) => `mounts it on ${target}, or if it is a link makes the same there`,
     "copy-symlink: a link of the host's means something else inside, so it is not followed outside.",
   ),
+  detachMount: init(75, { root: "reads", directory: "string", name: "string" }, ({ directory, name }) => `takes the mount on ${directory === "/" ? "" : directory}/${name} away`, "The directory is looked up inside the root, and a link of that name is not followed: nothing outside can be meant."),
   runHook: init(58, { hook: "strings", environment: "strings", state: "reads", timeoutMs: "number" }, ({ hook }) => `runs the hook ${hook[0]}`, "Hooks of these kinds run inside the container's namespaces."),
 } as const;
 
@@ -288,6 +289,7 @@ openCgroup: host<{ path: string; slot: string }>(
   monitorClass: host<{ path: string }>(({ path }) => `monitors the process in ${path}`, "A monitoring group counts what its processes use of cache and memory bandwidth.", { undo: "removes it" }),
   promiseHooks: host<{ hooks: readonly HookArgs[] }>(({ hooks }) => `promises the poststop hook${hooks.length === 1 ? "" : "s"} ${hooks.map(({ path }) => path).join(", ")}`, "The specification has them run once all is taken back, whether the container lived or could not be made.", { undo: "runs them" }),
   sendListener: host<{ path: string; metadata?: string; status: "creating" | "created" | "running"; listener: string }>(({ path }) => `sends the listener and the container's state to ${path}`, "An agent there decides about the system calls that the filter asks about."),
+  confirm: host<Record<string, never>>(() => "hears that init has done it all", "Init waits for this turn, which it reaches by having done every step before."),
   recordCreated: host<Record<string, never>>(() => "records that the container is created", "From here on other commands may see it."),
 } as const;
 

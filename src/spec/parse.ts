@@ -57,6 +57,11 @@ export function parseResources(json: string | Uint8Array, options: ParseOptions 
   return parseAs(resourcesShape, json, options, () => []);
 }
 
+/** The mounts of `mounts add FILE`: the same form as `mounts` in config.json. @throws as `parse` */
+export function parseMounts(json: string | Uint8Array, options: ParseOptions = {}): spec.Mount[] {
+  return parseAs(array(mount), json, options, () => []);
+}
+
 /** What is wrong with the document that an error of `parse` is about; empty for any other error. */
 export function faultsOf(error: unknown): readonly Fault[] {
   const isOurs = error instanceof ContainerError && error.code === "ERR_SPEC" && Array.isArray(error.cause);

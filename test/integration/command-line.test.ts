@@ -61,7 +61,12 @@ test("what it can do is told as the specification has it", () => {
     ociVersionMin: "1.0.0",
     hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mountOptions: expect.arrayContaining(["rbind", "ro", "rslave", "nosymfollow"]),
-    linux: { namespaces: expect.arrayContaining(["cgroup", "mount", "time", "user"]), seccomp: { enabled: true } },
+    linux: {
+      namespaces: expect.arrayContaining(["cgroup", "mount", "time", "user"]),
+      seccomp: { enabled: true },
+      memoryPolicy: { modes: expect.arrayContaining(["MPOL_BIND"]), flags: expect.any(Array) },
+    },
+    potentiallyUnsafeConfigAnnotations: ["org.systemd.property."],
   });
 });
 

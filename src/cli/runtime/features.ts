@@ -1,4 +1,5 @@
 import { CAPABILITIES } from "../../linux/capabilities.ts";
+import { MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES } from "../../linux/memory-policy.ts";
 import { knownMountOptions } from "../../linux/mount-options.ts";
 import { NAMESPACES } from "../../linux/namespaces.ts";
 import { printJson } from "../print.ts";
@@ -16,6 +17,8 @@ export const features: Command = {
         ociVersionMax: "1.3.0",
         hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         mountOptions: knownMountOptions(),
+        annotations: { "org.opencontainers.runc.checkpoint.enabled": "true" },
+        potentiallyUnsafeConfigAnnotations: ["org.systemd.property."],
         linux: {
           namespaces: Object.keys(NAMESPACES).sort(),
           capabilities: CAPABILITIES,
@@ -59,6 +62,7 @@ export const features: Command = {
           apparmor: { enabled: true },
           selinux: { enabled: true },
           intelRdt: { enabled: true, schemata: true, monitoring: true },
+          memoryPolicy: { modes: Object.keys(MEMORY_POLICY_MODES), flags: Object.keys(MEMORY_POLICY_FLAGS) },
           mountExtensions: { idmap: { enabled: true } },
           netDevices: { enabled: true },
         },

@@ -32,6 +32,10 @@ export interface Command {
 }
 
 const COMMANDS: { [name: string]: { help: string; load: () => Promise<Command> } } = {
+  checkpoint: {
+    help: "checkpoint a running container",
+    load: async () => (await import("./checkpoint.ts")).checkpoint,
+  },
   create: { help: "create a container", load: async () => (await import("./create.ts")).create },
   delete: {
     help: "delete any resources held by the container",
@@ -45,11 +49,19 @@ const COMMANDS: { [name: string]: { help: string; load: () => Promise<Command> }
   features: { help: "show the enabled features", load: async () => (await import("./features.ts")).features },
   kill: { help: "send a signal to the container's init process", load: async () => (await import("./kill.ts")).kill },
   list: { help: "list containers started with the given root", load: async () => (await import("./list.ts")).list },
+  mounts: {
+    help: "add mounts to a running container, or remove some",
+    load: async () => (await import("./mounts.ts")).mounts,
+  },
   pause: {
     help: "suspend all processes inside the container",
     load: async () => (await import("./pause.ts")).pause,
   },
   ps: { help: "display the processes running inside a container", load: async () => (await import("./ps.ts")).ps },
+  restore: {
+    help: "restore a container from a previous checkpoint",
+    load: async () => (await import("./restore.ts")).restore,
+  },
   resume: {
     help: "resume all processes that have been previously paused",
     load: async () => (await import("./pause.ts")).resume,
