@@ -1,5 +1,5 @@
 import { NAMESPACES } from "../linux/namespaces.ts";
-import type { Process } from "../spec/spec.ts";
+import type { NamespaceType, Process } from "../spec/spec.ts";
 import { grantCapabilities } from "./capabilities.ts";
 import { cloneIntoCgroups, cloneProcess, createCgroup, openCgroups, openDirectories, startUnit } from "./cgroup.ts";
 import type { Definition, ExecDefinition } from "./definition.ts";
@@ -12,7 +12,16 @@ import { mapMounts, mapMountsAsContainer } from "./idmap.ts";
 import { openLabels, setLabels } from "./labels.ts";
 import { limitResources, listMask, schedule, setMachineView, setOomScore } from "./limits.ts";
 import { closeFilesystems, mountFilesystems, openSources } from "./mounts.ts";
-import { isNew, joinNamespaces, leaveLast, nameMachine, openNamespaces, shiftClocks, userPlace } from "./namespaces.ts";
+import {
+  isJoinedLast,
+  isNew,
+  joinNamespaces,
+  leaveLast,
+  nameMachine,
+  openNamespaces,
+  shiftClocks,
+  userPlace,
+} from "./namespaces.ts";
 import { connectNetwork, moveDevices, raiseLoopback } from "./network.ts";
 import { hidePaths } from "./paths.ts";
 import { dropPrivileges, filterSyscalls } from "./privileges.ts";
@@ -109,7 +118,13 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
   const process = grantCapabilities(definition.process, spec, host);
   const seccomp = spec.linux?.seccomp;
   refuseUnsupported(spec, process, host);
-  const types = userPlace(spec.linux?.namespaces ?? [], host).map(({ type }) => type);
+  const namespaces = userPlace(spec.linux?.namespaces ?? [], host);
+  const types = namespaces.map(({ type }) => type);
+  const join = ({ type }: { type: NamespaceType }): Step => ({
+    name: "joinNamespace",
+    args: { namespace: type, type: NAMESPACES[type].flag },
+    from: "/spec/linux/namespaces",
+  });
   return takeTurns([
     ...types.map(
       (type): Step => ({
@@ -125,14 +140,9 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
 
     ...affinity(process.execCPUAffinity?.initial, "initial"),
     ...setOomScore(process),
-    ...types.map(
-      (type): Step => ({
-        name: "joinNamespace",
-        args: { namespace: type, type: NAMESPACES[type].flag },
-        from: "/spec/linux/namespaces",
-      }),
-    ),
+    ...namespaces.filter((each) => !isJoinedLast(each, namespaces)).map(join),
     ...cloneIntoCgroups(0, cgroups, "/spec/process"),
+    ...namespaces.filter((each) => isJoinedLast(each, namespaces)).map(join),
     ...affinity(process.execCPUAffinity?.final, "final"),
     ...rejoinClass(spec, id, host),
 

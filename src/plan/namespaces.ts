@@ -1,5 +1,5 @@
 import { NAMESPACES } from "../linux/namespaces.ts";
-import type { NamespaceType, Spec, TimeOffsets } from "../spec/spec.ts";
+import type { Namespace, NamespaceType, Spec, TimeOffsets } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
 import type { Step } from "./step.ts";
 
@@ -34,15 +34,30 @@ export function userPlace<N extends { type: NamespaceType }>(namespaces: readonl
   return rootless === undefined || rootless.mapper ? [...others, ...user] : [...user, ...others];
 }
 
-/** Namespaces with a path. */
+/**
+ * Whether a namespace that exists is entered only once the process is in its cgroups: one of cgroups may be a boundary
+ * that nobody inside is moved or born across (cgroups(7), nsdelegate, which systemd asks for). Beside a user namespace
+ * one with a path is still joined before, while init has power over it.
+ */
+export function isJoinedLast({ type, path }: Namespace, namespaces: readonly Namespace[]): boolean {
+  return type === "cgroup" && (path === undefined || !namespaces.some((other) => other.type === "user"));
+}
+
+/** Namespaces with a path, but for those that are joined last. */
 export function joinNamespaces({ linux }: Spec, host: Host): Step[] {
-  const namespaces = (linux?.namespaces ?? []).map(({ type, path }, at) => ({ type, path, at }));
-  const joined = namespaces.filter(({ path }) => path !== undefined);
-  return userPlace(joined, host).map(({ type, at }) => ({
+  const all = linux?.namespaces ?? [];
+  const joined = all
+    .map((namespace, at) => ({ ...namespace, at }))
+    .filter((namespace) => namespace.path !== undefined && !isJoinedLast(namespace, all));
+  return userPlace(joined, host).map(joinNamespace);
+}
+
+function joinNamespace({ type, at }: { type: NamespaceType; at: number }): Step {
+  return {
     name: "joinNamespace",
     args: { namespace: type, type: NAMESPACES[type].flag },
     from: `/spec/linux/namespaces/${at}`,
-  }));
+  };
 }
 
 /**
@@ -88,7 +103,13 @@ function ownsQueues(spec: Spec): boolean {
 export function leaveLast(spec: Spec): Step[] {
   const types = [...(isNew(spec, "cgroup") ? ["cgroup" as const] : []), ...(ownsQueues(spec) ? ["ipc" as const] : [])];
   const namespaces = types.reduce((flags, type) => flags | NAMESPACES[type].flag, 0);
-  return namespaces === 0 ? [] : [{ name: "unshare", args: { namespaces }, from: "/spec/linux/namespaces" }];
+  const all = spec.linux?.namespaces ?? [];
+  return [
+    ...all.flatMap((namespace, at) =>
+      namespace.path !== undefined && isJoinedLast(namespace, all) ? [joinNamespace({ ...namespace, at })] : [],
+    ),
+    ...(namespaces === 0 ? [] : [{ name: "unshare" as const, args: { namespaces }, from: "/spec/linux/namespaces" }]),
+  ];
 }
 
 /** The host's names, until it is given others. */
