@@ -77,6 +77,22 @@ export function addProcess(directories: readonly CgroupDirectory[], pid: number)
   for (const { path } of directories) writeFile(`${path}/cgroup.procs`, `${pid}`);
 }
 
+/**
+ * Where another process joins a container. A cgroup of version 2 that shares out its controllers has no processes of its
+ * own (cgroups(7), "no internal processes"): a container that has divided its cgroup is joined where its first process is.
+ * @param pid of the container's first process
+ */
+export function joinableDirectories(directories: readonly CgroupDirectory[], pid: number): CgroupDirectory[] {
+  return directories.map((directory) => {
+    const { hierarchy, path } = directory;
+    if (hierarchy.version === 1 || (readIfPresent(`${path}/cgroup.subtree_control`) ?? "").trim() === "")
+      return directory;
+    const entered = /^0::(.*)$/m.exec(readIfPresent(`/proc/${pid}/cgroup`) ?? "")?.[1];
+    const below = `${hierarchy.mountPoint}${entered}`;
+    return below.startsWith(`${path}/`) ? { hierarchy, path: below } : directory;
+  });
+}
+
 /** The processes of a cgroup and of those beneath it; none if it is gone. Processes of other pid namespaces are left out. */
 export function processes(path: string): number[] {
   const pids = subtree(path).flatMap((each) =>

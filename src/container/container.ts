@@ -1,4 +1,4 @@
-import { currentResources, freeze, killAll, processes, thaw } from "../cgroup/cgroup.ts";
+import { currentResources, freeze, joinableDirectories, killAll, processes, thaw } from "../cgroup/cgroup.ts";
 import { lookAtSystemd, setUnitProperties, stopUnit } from "../cgroup/systemd.ts";
 import { applyUpdate } from "../cgroup/update.ts";
 import { ContainerError } from "../error.ts";
@@ -408,7 +408,7 @@ export class Container {
       pid: record.pid,
       process,
       spec,
-      cgroups: cgroups ?? enterable(record.cgroups),
+      cgroups: cgroups ?? enterable(joinableDirectories(record.cgroups, record.pid)),
       preserved: preserved.length,
       setgroups: setgroupsOf(record.pid),
       ...(keyring === undefined ? {} : { keyring }),
