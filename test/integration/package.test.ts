@@ -17,7 +17,13 @@ beforeAll(() => {
     join(directory, "user.mts"),
     `import { compile, Container, ContainerError, type Definition, explain, type Host, parse, type Plan } from "caisson";
 
-const host: Host = { machine: "x86_64", cgroups: { mode: "v2", hierarchies: [] }, apparmor: false, selinux: false };
+const host: Host = {
+  machine: "x86_64",
+  cgroups: { mode: "v2", hierarchies: [] },
+  apparmor: false,
+  selinux: false,
+  lacking: [],
+};
 const spec = parse('{ "ociVersion": "1.3.0", "root": { "path": "r" }, "process": { "args": ["/bin/true"], "cwd": "/", "user": { "uid": 0, "gid": 0 } } }');
 const definition: Definition = { id: "x", spec, bundle: "/b", start: "now", preserved: 0 };
 const plan: Plan = compile(definition, host);
