@@ -16,6 +16,8 @@ export interface ContainerErrorFields {
   from?: string | undefined;
   /** A condition and a remedy. */
   hint?: string | undefined;
+  /** What could not be taken back after it, in words: it is still there. */
+  left?: readonly string[] | undefined;
   cause?: unknown;
 }
 
@@ -30,6 +32,7 @@ export class ContainerError extends Error {
   readonly index: number | undefined;
   readonly from: string | undefined;
   readonly hint: string | undefined;
+  readonly left: readonly string[] | undefined;
 
   constructor(fields: ContainerErrorFields) {
     super(fields.message, fields.cause === undefined ? undefined : { cause: fields.cause });
@@ -43,5 +46,34 @@ export class ContainerError extends Error {
     this.index = fields.index;
     this.from = fields.from;
     this.hint = fields.hint;
+    this.left = fields.left;
   }
+}
+
+/** Tries all of it, whatever fails. @returns the errors, in their order */
+export function tryAll(works: readonly (() => void)[]): unknown[] {
+  return works.flatMap((work) => {
+    try {
+      work();
+      return [];
+    } catch (error) {
+      return [error];
+    }
+  });
+}
+
+/** An error that also says what failed after it; itself when nothing did. */
+export function withLeft(error: unknown, failures: readonly unknown[]): unknown {
+  if (failures.length === 0) return error;
+  const known = error instanceof ContainerError ? error : undefined;
+  return new ContainerError({
+    ...known,
+    message: inWords(error),
+    left: [...(known?.left ?? []), ...failures.map(inWords)],
+    cause: known?.cause ?? error,
+  });
+}
+
+function inWords(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

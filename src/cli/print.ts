@@ -62,6 +62,7 @@ export function sayError(error: unknown): void {
   }
   if (error.from !== undefined) lines.push(`  because  ${pointer(error.from)}`);
   if (error.hint !== undefined) lines.push(`  hint     ${error.hint}`);
+  for (const words of error.left ?? []) lines.push(`  left     ${words}`);
   say(lines.join("\n"));
 }
 

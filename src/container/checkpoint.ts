@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { ContainerError } from "../error.ts";
+import { ContainerError, withLeft } from "../error.ts";
 import { undo } from "../execute/execute.ts";
 import { type HostContext, runHostStep } from "../execute/host.ts";
 import { detectHost } from "../host/host.ts";
@@ -89,9 +89,9 @@ export function restore(
     store.write({ ...record, status: "created", pid, startTime: startTime(pid) ?? "" });
     return { container: Container.open(root, id), process: { pid, pidfd: openProcess(pid) } };
   } catch (error) {
-    undo(plan, context);
+    const left = undo(plan, context);
     store.remove();
-    throw error;
+    throw withLeft(error, left);
   } finally {
     store.close();
   }

@@ -1,7 +1,7 @@
 import { currentResources, freeze, joinableDirectories, killAll, processes, thaw } from "../cgroup/cgroup.ts";
 import { lookAtSystemd, setUnitProperties, stopUnit } from "../cgroup/systemd.ts";
 import { applyUpdate } from "../cgroup/update.ts";
-import { ContainerError } from "../error.ts";
+import { ContainerError, tryAll, withLeft } from "../error.ts";
 import { diagnosed, execute, undo } from "../execute/execute.ts";
 import {
   awaitChange,
@@ -357,20 +357,9 @@ export class Container {
       this.#locked((store) => {
         this.#end(force);
         const { record } = this;
-        addon().traceStep(record.steps.endpoint, true);
-        release?.();
-        for (const { path } of record.cgroups) {
-          addon().traceStep(record.steps.cgroups[path] ?? -1, true);
-          removeCgroup(path);
-        }
-        if (record.unit !== undefined) {
-          addon().traceStep(record.steps.unit, true);
-          stopUnit(record.unit.name, record.unit.user);
-        }
-        if (record.promises) {
-          const context = this.#context(store.directory, record, warn === undefined ? {} : { warn });
-          undo(readPlan(store.path), context);
-        }
+        const [failure, ...others] = this.#takeBack(store, record, release, warn);
+        // what is recorded stays, for delete to be repeated
+        if (failure !== undefined) throw withLeft(failure, others);
         if (keep !== undefined) store.copyRecordings(keep);
         store.remove();
       }, PATIENCE_MS);
@@ -378,6 +367,28 @@ export class Container {
       addon().traceTo(-1);
       if (trace >= 0) close(trace);
     }
+  }
+
+  /** @returns what went wrong; all of it is tried, and hooks run once nothing is left */
+  #takeBack(store: Store, record: Record, release: Deletion["release"], warn: Warn | undefined): unknown[] {
+    const { steps, cgroups, unit } = record;
+    const failures = tryAll([
+      () => {
+        addon().traceStep(steps.endpoint, true);
+        release?.();
+      },
+      ...cgroups.map(({ path }) => () => {
+        addon().traceStep(steps.cgroups[path] ?? -1, true);
+        removeCgroup(path);
+      }),
+      () => {
+        if (unit === undefined) return;
+        addon().traceStep(steps.unit, true);
+        stopUnit(unit.name, unit.user);
+      },
+    ]);
+    if (failures.length > 0 || !record.promises) return failures;
+    return undo(readPlan(store.path), this.#context(store.directory, record, warn === undefined ? {} : { warn }));
   }
 
   /** Kills what must not live when it is deleted. @throws ContainerError when that was not asked for */

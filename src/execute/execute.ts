@@ -1,4 +1,4 @@
-import { ContainerError } from "../error.ts";
+import { ContainerError, tryAll, withLeft } from "../error.ts";
 import { addon } from "../kernel/addon.ts";
 import { close } from "../kernel/file.ts";
 import { errnoName } from "../kernel/syscall.ts";
@@ -65,12 +65,12 @@ export function execute(
   } catch (error) {
     if (init !== undefined) addon().traceStep(startOf(plan), true);
     // killed at once, it would not have reported the end of the call by which it said so
-    init?.kill(ending ? GRACE_MS : 0);
+    const unkilled = tryAll([() => init?.kill(ending ? GRACE_MS : 0)]);
     // what was refused because it is in use is another container's: taking it back would end that one
     const foreign = error instanceof ContainerError && error.step === "makeCgroup" && error.code === "EBUSY";
-    undo(plan.slice(0, foreign ? reached : reached + 1), context);
+    const left = undo(plan.slice(0, foreign ? reached : reached + 1), context);
     init?.close();
-    throw diagnosed(error, context.slots.get("root"), plan);
+    throw withLeft(diagnosed(error, context.slots.get("root"), plan), [...unkilled, ...left]);
   } finally {
     addon().traceTo(-1);
     for (const fd of context.slots.values()) close(fd);
@@ -131,14 +131,20 @@ export function execute(
 
 const NEEDS_NAMESPACES_ONLY: ReadonlySet<string> = new Set(["makeEndpoint", "publishPorts"]);
 
-/** Takes back, in reverse, what the host steps of a plan did; can be repeated. The first error does not end it. */
-export function undo(plan: Plan, context: HostContext): void {
-  for (const [index, step] of [...plan.entries()].reverse()) {
-    if (isInit(step)) continue;
-    addon().traceStep(index, true);
-    undoHostStep(step, context);
-  }
+/**
+ * Takes back, in reverse, what the host steps of a plan did; can be repeated. Each is tried, whatever the others come to.
+ * @returns what went wrong
+ */
+export function undo(plan: Plan, context: HostContext): unknown[] {
+  const failures = tryAll(
+    [...plan.entries()].reverse().map(([index, step]) => () => {
+      if (isInit(step)) return;
+      addon().traceStep(index, true);
+      undoHostStep(step, context);
+    }),
+  );
   addon().traceStep(-1);
+  return failures;
 }
 
 /** Where a plan starts init. */

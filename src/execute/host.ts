@@ -5,7 +5,7 @@ import { ContainerError } from "../error.ts";
 import { attachDeviceProgram } from "../kernel/bpf.ts";
 import { AT_FDCWD, AT_REMOVEDIR, close, O, open, sealedFile } from "../kernel/file.ts";
 import { cloneTree, setAttributes } from "../kernel/mount.ts";
-import { wait } from "../kernel/process.ts";
+import { awaitEnd, wait } from "../kernel/process.ts";
 import { connectStream, listenIn, send, socketPair } from "../kernel/socket.ts";
 import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import { MOUNT_ATTR } from "../linux/mount-options.ts";
@@ -239,13 +239,11 @@ export function awaitExits(pids: readonly number[]): void {
   for (const pid of pids) {
     const pidfd = tryCall("pidfd_open", pid, 0);
     if (pidfd < 0) continue;
-    const [ended] = wait([pidfd], 10_000);
-    call("close", pidfd);
-    if (ended === 0)
-      throw new ContainerError({
-        message: `process ${pid} did not end within 10 s of being killed`,
-        code: "ETIMEDOUT",
-      });
+    try {
+      awaitEnd(pidfd, pid);
+    } finally {
+      close(pidfd);
+    }
   }
 }
 

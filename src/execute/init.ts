@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
-import { ContainerError } from "../error.ts";
+import { ContainerError, tryAll } from "../error.ts";
 import { nativeFiles } from "../kernel/addon.ts";
 import { close, sealedFile } from "../kernel/file.ts";
-import { openProcess, POLLHUP, POLLIN, reap, signal, spawn, wait } from "../kernel/process.ts";
+import { awaitEnd, openProcess, reap, signal, spawn, wait } from "../kernel/process.ts";
 import { type Packet, receive, send, socketPair } from "../kernel/socket.ts";
 
 /*
@@ -115,15 +115,22 @@ export class Init {
     return sendGo(this.#socket, step, descriptors);
   }
 
-  /** Kills what there is of it, and reaps it if it is ours. @param graceMs for it to end by itself, when it said it would */
+  /**
+   * Kills what there is of it, and reaps it if it is ours. @param graceMs for it to end by itself, when it said it would
+   * @throws ContainerError ETIMEDOUT when the kernel does not let go of it
+   */
   kill(graceMs = 0): void {
-    for (const pidfd of [this.#stage, this.pidfd]) {
-      if (pidfd < 0) continue;
-      if (graceMs > 0) wait([pidfd], graceMs);
-      signal(pidfd, 9);
-      wait([pidfd], 10_000, [POLLIN | POLLHUP]);
-      reapOwn(pidfd);
-    }
+    const [failure] = tryAll(
+      [this.#stage, this.pidfd]
+        .filter((pidfd) => pidfd >= 0)
+        .map((pidfd) => () => {
+          if (graceMs > 0) wait([pidfd], graceMs);
+          signal(pidfd, 9);
+          awaitEnd(pidfd, this.pid);
+          reapOwn(pidfd);
+        }),
+    );
+    if (failure !== undefined) throw failure;
   }
 
   close(): void {

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { ContainerError } from "../error.ts";
 import { addon } from "./addon.ts";
 import { call, kernelError, tryCall } from "./syscall.ts";
 
@@ -85,6 +86,25 @@ export function wait(descriptors: number[], timeoutMs = -1, events?: number[]): 
     if (typeof seen !== "number") return seen;
     if (seen !== -4) throw kernelError("poll", -seen);
   }
+}
+
+/** How long a process that was killed may take to end: in the kernel's hands it cannot be hurried. */
+const END_MS = 10_000;
+
+/** Waits for the end of a process that was killed. @throws ContainerError ETIMEDOUT, with what keeps it */
+export function awaitEnd(pidfd: number, pid: number): void {
+  const [ended] = wait([pidfd], END_MS);
+  if (ended !== 0) return;
+  // the first process of a pid namespace ends after all others
+  const stuck = kin(pid).find((each) => processState(each) === "D");
+  throw new ContainerError({
+    message: `process ${pid} did not end within ${END_MS / 1000} s of being killed`,
+    code: "ETIMEDOUT",
+    hint:
+      stuck === undefined
+        ? undefined
+        : `process ${stuck} is in an uninterruptible system call (state D), as on a file system that does not answer`,
+  });
 }
 
 /** From now on each of these signals arrives as one byte (its number) on the descriptor returned. */

@@ -1,4 +1,5 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { readRecording } from "../../src/container/recording.ts";
@@ -283,4 +284,32 @@ test("the trace has the hooks that run after start", () => {
     ["done", true],
     ["done", true],
   ]);
+});
+
+test("what cannot be taken back is told beside the error, and does not keep the rest", () => {
+  const { bundle } = hookedBundle();
+  // a mount on one of its cgroups, which is not ours to take away
+  const cover = join(bundle.path, "cover");
+  const named = `/sys/fs/cgroup/*/${bundle.id} /sys/fs/cgroup/*/*/${bundle.id} /sys/fs/cgroup/${bundle.id}`;
+  writeFileSync(
+    cover,
+    `#!/bin/sh\nset -- $(ls -d ${named} 2>/dev/null)\nmount -t tmpfs cover "$1" && echo "$1" > ${bundle.path}/covered\nexit 3\n`,
+  );
+  chmodSync(cover, 0o755);
+  rewrite(bundle, (spec) => {
+    spec.linux.cgroupsPath = `/${bundle.id}`;
+    spec.hooks = { createRuntime: [{ path: cover, env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }] };
+  });
+  const { status, stderr } = run(bundle);
+  const covered = readFileSync(join(bundle.path, "covered"), "utf8").trim();
+  try {
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/\/hooks\/createRuntime\/0.*could not be taken back: cannot remove \S+: it is not a/);
+    expect(stderr).toContain(covered);
+    expect(cgroupDirectories().filter((path) => path.includes(bundle.id))).toEqual([covered]);
+    expect(existsSync(join(stateRoot(), bundle.id))).toBe(false);
+  } finally {
+    execFileSync("umount", [covered]);
+    rmdirSync(covered);
+  }
 });

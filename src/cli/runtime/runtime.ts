@@ -222,7 +222,9 @@ function logLine(json: boolean, level: string, msg: string, fields = {}): string
 function report(error: unknown, log: Log, says?: string): void {
   const msg = says === undefined ? messageOf(error) : `${says}: ${messageOf(error)}`;
   const fields =
-    error instanceof ContainerError ? { step: error.step, errno: error.code, from: error.from, hint: error.hint } : {};
+    error instanceof ContainerError
+      ? { step: error.step, errno: error.code, from: error.from, hint: error.hint, left: error.left }
+      : {};
   writeLog("error", msg, fields, log);
 }
 
@@ -251,5 +253,6 @@ function messageOf(error: unknown): string {
     .join(" ");
   const tells = detail !== "" && (error.step !== undefined || error.from !== undefined);
   const words = tells ? `${error.message} (${detail})` : error.message;
-  return error.hint === undefined ? words : `${words}: ${error.hint}`;
+  const advised = error.hint === undefined ? words : `${words}: ${error.hint}`;
+  return [advised, ...(error.left ?? []).map((each) => `could not be taken back: ${each}`)].join("; ");
 }
