@@ -11,7 +11,26 @@ export interface ContainerJson {
   imageId: string;
   config: ContainerConfig;
   hostConfig: HostConfig;
+  /** What is mounted from the host, by -v or as the image's volumes. */
+  mounts: MountPoint[];
+  /** Names of the volumes that were made for this container alone. */
+  anonymousVolumes: string[];
   root: ContainerRoot;
+}
+
+/** A volume or a bind, in the Docker API's shape. */
+export interface MountPoint {
+  Type: "bind" | "volume";
+  /** Of a volume. */
+  Name?: string;
+  /** On the host; absolute. */
+  Source: string;
+  Destination: string;
+  Driver?: "local";
+  /** The options as they were given. */
+  Mode: string;
+  RW: boolean;
+  Propagation: string;
 }
 
 export interface ContainerConfig {
@@ -29,7 +48,7 @@ export interface ContainerConfig {
 }
 
 export interface HostConfig {
-  /** "source:destination[:options]"; a source without a slash is a volume's name. */
+  /** As for -v. */
   Binds: string[];
   /** "bridge", "none", "host" or "container:ID". */
   NetworkMode: string;

@@ -87,7 +87,11 @@ export class Containers {
   read(id: string): ContainerJson | undefined {
     const path = `${this.directory(id)}/container.json`;
     if (!existsSync(path)) return;
-    const container: ContainerJson = JSON.parse(readFileSync(path, "utf8"));
+    const container: ContainerJson = {
+      mounts: [],
+      anonymousVolumes: [],
+      ...JSON.parse(readFileSync(path, "utf8")),
+    };
     if (container.version !== 1)
       throw new ContainerError({
         message: `${path} is of version ${container.version}, which this Caisson does not know`,

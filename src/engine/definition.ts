@@ -21,8 +21,10 @@ export interface Circumstances {
   networkOf?: { pid: number };
   /** Capabilities that we hold: no container can get others. */
   permitted: readonly string[];
-  /** Mounts that volumes have become. */
+  /** Volumes and binds, as mounts. */
   volumes: readonly Mount[];
+  /** Destinations of those that start as a copy of what the image has there. */
+  copies: readonly string[];
   /** A seccomp profile of the caller's own. */
   seccomp?: Seccomp;
 }
@@ -32,12 +34,13 @@ export function definitionOf(container: ContainerJson, circumstances: Circumstan
   const { id, root, config } = container;
   if (root.kind !== "image")
     throw new ContainerError({ message: `container ${container.name} has no image`, code: "EINVAL" });
-  const { directory, endpoint, user } = circumstances;
+  const { directory, endpoint, user, copies } = circumstances;
   return {
     id,
     spec: specOf(container, circumstances),
     bundle: directory,
     root: { layers: root.layers, container: directory, driver: root.driver },
+    ...(copies.length === 0 ? {} : { copies }),
     home: user.home,
     start: "now",
     ...(endpoint === undefined ? {} : { endpoint }),

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { oomFile } from "../cgroup/cgroup.ts";
 import { Container, type Running, type Start } from "../container/container.ts";
 import { fitProcess, takeTerminal } from "../container/foreground.ts";
@@ -28,13 +28,14 @@ import { compile } from "../plan/compile.ts";
 import type { Definition } from "../plan/definition.ts";
 import type { EndpointArgs, Plan } from "../plan/step.ts";
 import { readBundle } from "../spec/bundle.ts";
-import type { Mount, Process } from "../spec/spec.ts";
+import type { Process } from "../spec/spec.ts";
 import { DRIVERS } from "../storage/storage.ts";
 import type { ContainerJson } from "./config.ts";
 import { Containers, type ExitRecord } from "./containers.ts";
 import { definitionOf, readSeccompProfile } from "./definition.ts";
 import { Attachment, Monitor } from "./monitor.ts";
 import { bindPorts } from "./ports.ts";
+import { makeVolumes, mountOf, removeAnonymousVolumes, startsAsCopy } from "./volumes.ts";
 
 export type EngineStatus = "created" | "running" | "paused" | "exited";
 
@@ -103,6 +104,7 @@ export class Engine {
             )
           : undefined;
       const definition = this.#definition(container, path, endpoint);
+      makeVolumes(this.places.data, container.mounts);
       const { process: command } = definition.spec;
       if (attach !== undefined && command !== undefined)
         definition.spec = { ...definition.spec, process: fitProcess(command) };
@@ -221,11 +223,14 @@ export class Engine {
     const release = () => releaseEndpoint(this.places.data, id);
     if (oci === undefined) release();
     else oci.delete({ force: true, release, ...(kept ? { keep: this.containers.directory(id) } : {}) });
-    if (!kept) this.containers.remove(id);
+    if (!kept) this.#forget(id, true);
   }
 
-  /** Removes a container and what it wrote. @throws ContainerError when it runs and force is not given */
-  remove(container: ContainerJson, force: boolean): void {
+  /**
+   * Removes a container and what it wrote, with `volumes` also the volumes made for it alone.
+   * @throws ContainerError when it runs and force is not given
+   */
+  remove(container: ContainerJson, { force, volumes }: { force: boolean; volumes: boolean }): void {
     const running = ["running", "paused"].includes(this.status(container));
     if (running && !force)
       throw new ContainerError({
@@ -242,7 +247,7 @@ export class Engine {
     this.cleanup(container.id);
     const lock = this.containers.lock(container.id, true);
     if (lock === undefined) return;
-    this.containers.remove(container.id);
+    this.#forget(container.id, volumes);
     close(lock);
   }
 
@@ -258,7 +263,7 @@ export class Engine {
         if (this.containers.exit(id) === undefined && this.containers.wasStarted(id))
           this.containers.writeExit(id, LOST_STATUS);
         this.#takeBack(id); // one that still runs is killed: its output, terminal and ports have gone with its monitor
-        if (this.containers.exit(id) === undefined) this.containers.remove(id);
+        if (this.containers.exit(id) === undefined) this.#forget(id, true);
       } finally {
         close(lock);
       }
@@ -330,6 +335,13 @@ export class Engine {
 
   #discard({ id }: ContainerJson): void {
     releaseEndpoint(this.places.data, id);
+    this.#forget(id, true);
+  }
+
+  #forget(id: string, volumes: boolean): void {
+    const container = this.containers.read(id);
+    if (volumes && container !== undefined && container.anonymousVolumes.length > 0)
+      removeAnonymousVolumes(this.places.data, container, this.containers.list());
     this.containers.remove(id);
   }
 
@@ -352,12 +364,14 @@ export class Engine {
     }
     const networkOf = /^container:(.+)$/.exec(hostConfig.NetworkMode)?.[1];
     const seccomp = readSeccompProfile(hostConfig.SecurityOpt);
+    const mapped = !["", "host"].includes(hostConfig.UsernsMode);
     return definitionOf(container, {
       directory: path,
       user: this.#user(container, config.User),
       machine: detectHost().machine,
       permitted: capabilityNames(permittedCapabilities()),
-      volumes: hostConfig.Binds.map((text) => this.#volume(text)),
+      volumes: container.mounts.map((mount) => mountOf(mount, mapped)),
+      copies: container.mounts.filter(startsAsCopy).map(({ Destination }) => Destination),
       ...(endpoint === undefined ? {} : { endpoint }),
       ...(networkOf === undefined
         ? {}
@@ -382,28 +396,6 @@ export class Engine {
     }
   }
 
-  /** "source:destination[:options]" as a mount; a source without a slash is a directory of ours. */
-  #volume(text: string): Mount {
-    const [source = "", destination = "", options = ""] = text.split(":");
-    if (destination === "" || !destination.startsWith("/") || text.split(":").length > 3)
-      throw new ContainerError({
-        message: `cannot use volume ${text}: it must be SOURCE:DESTINATION[:OPTIONS] with an absolute destination`,
-        code: "EINVAL",
-      });
-    const words = options.split(",").filter((word) => word !== "" && word !== "z" && word !== "Z");
-    if (!source.includes("/") && !/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(source))
-      throw new ContainerError({ message: `cannot use ${source} as a volume's name`, code: "EINVAL" });
-    const path = source.includes("/") ? hostPath(source) : `${this.places.data}/volumes/${source}`;
-    if (!existsSync(path)) mkdirSync(path, { recursive: true, mode: 0o755 });
-    const propagation = words.some((word) => /^r?(private|shared|slave)$/.test(word)) ? [] : ["rprivate"];
-    return {
-      destination,
-      type: "bind",
-      source: path,
-      options: ["rbind", ...propagation, ...words.map((word) => (word === "ro" ? "rro" : word))],
-    };
-  }
-
   #words(...words: string[]): string[] {
     return ["--data", this.places.data, "--root", this.places.root, ...words];
   }
@@ -419,10 +411,6 @@ export interface ExecOptions {
   tty: boolean;
   user: string | undefined;
   cwd: string | undefined;
-}
-
-function hostPath(source: string): string {
-  return existsSync(source) ? realpathSync(source) : source;
 }
 
 function writeNetworkFiles(path: string, { config }: ContainerJson, endpoint: EndpointArgs | undefined): void {

@@ -11,7 +11,7 @@ import { becomeRoot, mapIdentities, offerMaps, setgroupsDenied, withdrawMaps } f
 import { mapMounts, mapMountsAsContainer } from "./idmap.ts";
 import { openLabels, setLabels } from "./labels.ts";
 import { limitResources, listMask, schedule, setMachineView, setOomScore } from "./limits.ts";
-import { closeFilesystems, mountFilesystems, openSources } from "./mounts.ts";
+import { closeFilesystems, fillVolumes, mountFilesystems, openSources } from "./mounts.ts";
 import {
   isJoinedLast,
   isNew,
@@ -80,6 +80,7 @@ export function compile(given: Definition, host: Host): Plan {
     ...leaveMounts(spec),
     ...(inside ? cloneInside(trees) : []),
     ...attachRoot(spec),
+    ...fillVolumes(definition),
     ...mountFilesystems(definition, host),
     ...makeDevices(spec, host),
     ...makeWorkingDirectory(spec),

@@ -11,6 +11,8 @@ export interface Definition {
   /** The layers of an image; without them the root is spec.root.path. */
   root?: Omit<UnionArgs, "slot" | "idmapped">;
   endpoint?: EndpointArgs;
+  /** Destinations of binds that start as a copy of what the root has there: volumes in which nothing is yet. */
+  copies?: readonly string[];
   /** HOME where the environment has none: from the root's passwd. */
   home?: string;
   /** Whether the process runs at once or waits for start. */

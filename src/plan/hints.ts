@@ -41,7 +41,8 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
     EACCES: "the destination leads into proc, where nothing may be mounted: an image must not redirect mounts there",
   },
   copyUp: {
-    EINVAL: "an owner of what is to be copied is nobody in the container's user namespace: map it, or omit tmpcopyup",
+    EINVAL:
+      "an owner of what is to be copied is nobody in the container's user namespace: map it, or omit tmpcopyup (nocopy for a volume)",
     ENOSPC: "the tmpfs is smaller than what tmpcopyup puts into it: give it a larger size=",
   },
   mapMount: CANNOT_MAP,

@@ -24,11 +24,13 @@ export function isBind({ type, options = [] }: Mount): boolean {
 }
 
 /** Bind sources: paths of the host, cloned there, with their attributes set before anyone can reach them. */
-export function openSources({ spec, bundle }: Definition): Step[] {
+export function openSources(definition: Definition): Step[] {
+  const { spec, bundle } = definition;
   return (spec.mounts ?? []).flatMap((mount, at): Step[] => {
     const options = parseMountOptions(mount.options ?? []);
     if (!isBind(mount) || options.remount) return [];
-    const { attrSet, attrClear, recursiveSet, recursiveClear } = options;
+    const { attrClear, recursiveClear } = options;
+    const late = startsAsCopy(definition, mount) ? MOUNT_ATTR.RDONLY : 0;
     return [
       {
         name: "openSource",
@@ -37,9 +39,9 @@ export function openSources({ spec, bundle }: Definition): Step[] {
           follow: !options.sourceNofollow && !options.copySymlink,
           recursive: options.bind === "rbind",
           propagation: basePropagation(options.propagation, spec),
-          set: attrSet,
+          set: options.attrSet & ~late,
           clear: attrClear,
-          recursiveSet,
+          recursiveSet: options.recursiveSet & ~late,
           recursiveClear,
           slot: slotOf(at),
         },
@@ -85,7 +87,10 @@ export function mountFilesystems(definition: Definition, host: Host): Step[] {
       target === "/proc" && mount.type !== "proc"
         ? [{ name: "checkProcSource", args: { mount: slotOf(at) }, from }]
         : [];
-    if (isBind(mount)) return [...isProc, attach, ...propagate];
+    if (isBind(mount)) {
+      const close = startsAsCopy(definition, mount) ? closeCopy(options, target, from) : [];
+      return [...isProc, attach, ...close, ...propagate];
+    }
     if (mount.type === "cgroup") return [...mountCgroups(mount, at, definition, host), ...propagate];
     const check: Step[] =
       mount.type === "proc" || mount.type === "sysfs"
@@ -113,6 +118,41 @@ export function mountFilesystems(definition: Definition, host: Host): Step[] {
       ...propagate,
     ];
   });
+}
+
+function startsAsCopy({ copies = [] }: Definition, { destination }: Mount): boolean {
+  return copies.includes(destination);
+}
+
+/** Volumes in which nothing is yet get what the root has in their places; before anything else covers that. */
+export function fillVolumes(definition: Definition): Step[] {
+  return (definition.spec.mounts ?? []).flatMap((mount, at): Step[] => {
+    if (!startsAsCopy(definition, mount)) return [];
+    const args = { mount: slotOf(at), root: "root", target: normalPath(mount.destination) };
+    return [
+      { name: "matchDirectory", args: { ...args, what: MODE | OWNER }, from: fromOf(at) },
+      { name: "copyUp", args, from: fromOf(at) },
+    ];
+  });
+}
+
+/** A read-only volume had to be writable until it was filled. */
+function closeCopy({ attrSet, recursiveSet }: MountOptions, target: string, from: string): Step[] {
+  return ((attrSet | recursiveSet) & MOUNT_ATTR.RDONLY) === 0
+    ? []
+    : [
+        {
+          name: "remount",
+          args: {
+            root: "root",
+            target,
+            set: MOUNT_ATTR.RDONLY,
+            clear: 0,
+            recursive: (recursiveSet & MOUNT_ATTR.RDONLY) === 0 ? 0 : 1,
+          },
+          from,
+        },
+      ];
 }
 
 /** A medium that cannot be written can only be mounted read-only as a whole, not by one mount of it. */

@@ -156,13 +156,13 @@ export const INIT_STEPS = {
   matchDirectory: init(
     67,
     { mount: "reads", root: "reads", target: "string", what: "number" },
-    ({ target, what }) => `gives it the ${["", "mode", "owner", "mode and owner"][Number(what)]} of the directory ${target}`,
-    "A tmpfs is open to everybody; the directory that it covers says who may use it.",
+    ({ target, what }) => `gives what is to cover ${target} the directory's ${["", "mode", "owner", "mode and owner"][Number(what)]}`,
+    "A tmpfs is open to everybody, a new volume root's alone; the directory that it covers says who may use it.",
   ),
   copyUp: init(
     68,
     { mount: "reads", root: "reads", target: "string" },
-    ({ target }) => `copies what is in ${target} into it`,
+    ({ target }) => `copies what is in ${target} into what is to cover it`,
     "It starts as what it covers. The copy is made by descriptors and follows no link of the image.",
   ),
   makeUserNamespace: init(

@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
@@ -311,74 +310,6 @@ describe("what the image says, and the command line over it", () => {
   test("the working directory is made when it is missing, and -w goes before it", () => {
     expect(machine.seen([], [], "caisson/variants:workdir").cwd).toBe("/made/when/missing");
     expect(machine.seen(["-w", "/tmp"], [], "caisson/variants:workdir").cwd).toBe("/tmp");
-  });
-
-  test("what an image calls a volume can be written, as its owner", () => {
-    const seen = machine.seen(
-      ["-u", "app"],
-      ["--write", "/home/app/file", "x", "--stat", "/home/app"],
-      "caisson/variants:volume",
-    );
-    expect(seen.actions.map(({ error }) => error)).toEqual([null, null]);
-    expect(seen.actions[1]?.result).toMatchObject({ uid: 1000, gid: 1000 });
-  });
-});
-
-describe("volumes", () => {
-  test("bind directories and files, writable or not, and named ones stay", () => {
-    const host = join(machine.directory, "host");
-    mkdirSync(host);
-    writeFileSync(join(host, "file"), "of the host");
-    const volumes = [
-      "-v",
-      `${host}:/rw`,
-      "-v",
-      `${host}:/ro:ro`,
-      "-v",
-      `${host}/file:/etc/one-file:ro`,
-      "-v",
-      "things:/things",
-    ];
-    const seen = machine.seen(volumes, [
-      "--write",
-      "/rw/written",
-      "inside",
-      "--write",
-      "/ro/refused",
-      "x",
-      "--read",
-      "/etc/one-file",
-      "--write",
-      "/etc/one-file",
-      "x",
-      "--write",
-      "/things/kept",
-      "kept",
-      "--mount",
-    ]);
-    const [, refused, read, readOnly] = results(seen.actions);
-    expect([refused, read, readOnly]).toEqual(["EROFS", "of the host", "EROFS"]);
-    expect(readFileSync(join(host, "written"), "utf8")).toMatch(/^inside/);
-    expect(readdirSync(host).sort()).toEqual(["file", "written"]);
-    expect(machine.seen(["-v", "things:/again"], ["--read", "/again/kept"]).actions[0]?.result).toMatch(/^kept/);
-  });
-
-  test("a read-only one is read-only below, where another file system is mounted", () => {
-    const host = join(machine.directory, "deep");
-    mkdirSync(join(host, "mounted"), { recursive: true });
-    execFileSync("mount", ["-t", "tmpfs", "tmpfs", join(host, "mounted")]);
-    try {
-      expect(results(machine.seen(["-v", `${host}:/deep:ro`], ["--write", "/deep/mounted/x", "x"]).actions)).toEqual([
-        "EROFS",
-      ]);
-    } finally {
-      execFileSync("umount", [join(host, "mounted")]);
-    }
-  });
-
-  test("a relative path, a name that is none and too many parts are refused", () => {
-    for (const volume of ["a", "a:relative", "a:/b:ro:c", "../name:/x/y:ro:", ":/x"])
-      expectFailure(machine.caisson(["run", "--rm", "-v", volume, VARIANT, "/bin/true"]), /cannot use/);
   });
 });
 

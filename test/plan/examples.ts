@@ -159,8 +159,13 @@ function ofAnImage(): Partial<Definition> & { spec: Spec } {
     spec: {
       ...spec,
       process: { ...spec.process, cwd: "/", args: ["sh"], terminal: true },
+      mounts: [
+        ...(spec.mounts ?? []),
+        { destination: "/srv", type: "bind", source: "/v/new", options: ["rbind", "rprivate", "rro"] },
+      ],
       linux: { ...spec.linux, seccomp: defaultProfile([], "x86_64") },
     },
+    copies: ["/srv"],
     root: { layers: ["/l/2", "/l/1"], container: "/c/web", driver: "overlay" },
     endpoint: {
       container: "web",

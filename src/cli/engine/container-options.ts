@@ -3,6 +3,7 @@ import { cpus } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
 import type { ContainerJson } from "../../engine/config.ts";
 import type { Engine } from "../../engine/engine.ts";
+import { chooseMounts } from "../../engine/volumes.ts";
 import { ContainerError } from "../../error.ts";
 import { familiarReference, parseReference } from "../../image/reference.ts";
 import { ImageStore, type ResolvedImage } from "../../image/store.ts";
@@ -52,7 +53,7 @@ export function addContainerOptions(command: Command): Command {
     .option("-e, --env <name=value>", "set an environment variable; a name alone takes ours", collect, [])
     .option("-w, --workdir <directory>", "working directory")
     .option("-u, --user <user[:group]>", "user, by name or id")
-    .option("-v, --volume <source:destination[:options]>", "bind a path of the host, or a named volume", collect, [])
+    .option("-v, --volume <[source:]destination[:options]>", "bind a path of the host, or a volume", collect, [])
     .option("-h, --hostname <name>", "name of the machine")
     .option("--memory <bytes>", "memory limit, such as 64m", parseMemory)
     .option("--cpus <number>", "processors' worth of time, such as 1.5", parseCpus)
@@ -138,6 +139,7 @@ async function fromImage(
     user: defaults.User ?? "",
     cwd: defaults.WorkingDir ?? "",
     stop: defaults.StopSignal ?? "SIGTERM",
+    volumes: defaults.Volumes ?? [],
   });
   return {
     ...container,
@@ -164,7 +166,7 @@ function fromBundle(engine: Engine, options: ContainerOptions, path: string): Co
   const container = describe(
     engine,
     { ...options, tty: terminal, network: "bundle" },
-    { entrypoint: [], cmd: args, env, user: "", cwd, stop: "SIGTERM" },
+    { entrypoint: [], cmd: args, env, user: "", cwd, stop: "SIGTERM", volumes: [] },
   );
   return { ...container, root: { kind: "bundle", bundle } };
 }
@@ -176,6 +178,7 @@ interface Defaults {
   user: string;
   cwd: string;
   stop: string;
+  volumes: string[];
 }
 
 /** __NEW_UTS_LEN */
@@ -216,6 +219,11 @@ function describe(engine: Engine, options: ContainerOptions, defaults: Defaults)
     image: "",
     imageId: "",
     root: { kind: "bundle", bundle: "" },
+    ...chooseMounts(engine.places.data, {
+      binds: options.volume,
+      image: defaults.volumes,
+      tmpfs: tmpfs.map(([destination]) => destination),
+    }),
     config: {
       Hostname: options.hostname ?? "",
       User: options.user ?? defaults.user,

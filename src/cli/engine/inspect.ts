@@ -34,6 +34,7 @@ export const defineInspect: Define = (program, { engine }) => {
               container.root.kind === "image"
                 ? { Name: container.root.driver, Data: { LowerDir: container.root.layers.join(":") } }
                 : null,
+            Mounts: container.mounts,
             NetworkSettings: networkSettings(engine().endpoint(container)),
           };
         }),
