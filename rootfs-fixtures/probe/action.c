@@ -103,6 +103,22 @@ static bool do_read(struct json *json, char **argument, struct context *context)
 	return true;
 }
 
+/* Waits at a FIFO until somebody has opened it and closed it again. */
+static bool do_gate(struct json *json, char **argument, struct context *context)
+{
+	int fd = open(argument[0], O_RDONLY | O_CLOEXEC);
+	char byte;
+	ssize_t got;
+
+	(void)context;
+	if (fd < 0)
+		return false;
+	while ((got = read(fd, &byte, 1)) > 0)
+		;
+	close(fd);
+	return done(json, (int)got);
+}
+
 static bool do_mkdir(struct json *json, char **argument, struct context *context)
 {
 	(void)context;
@@ -502,33 +518,20 @@ static const struct {
 	int least, most;
 	action_function *run;
 } ACTIONS[] = {
-    {"--allocate", 1, 1, do_allocate},
-    {"--chmod", 2, 2, do_chmod},
-    {"--chown", 3, 3, do_chown},
-    {"--connect", 2, 2, do_connect},
-    {"--exit", 1, 1, do_exit},
-    {"--fork", 1, 1, do_fork},
-    {"--kill", 2, 2, do_kill},
-    {"--listen", 1, 2, do_listen},
-    {"--mkdir", 1, 1, do_mkdir},
-    {"--mknod", 2, 4, do_mknod},
-    {"--mount", 0, 5, do_mount},
-    {"--notify", 1, 1, do_notify},
-    {"--open-device", 1, 2, do_open_device},
-    {"--read", 1, 1, do_read},
-    {"--remove", 1, 1, do_remove},
-    {"--report", 0, 0, do_report},
-    {"--setgid", 1, 1, do_setgid},
-    {"--setuid", 1, 1, do_setuid},
-    {"--signal-wait", 0, 0, do_signal_wait},
-    {"--sleep", 1, 1, do_sleep},
-    {"--spin", 1, 1, do_spin},
-    {"--stat", 1, 1, do_stat},
-    {"--syscall", 1, 7, do_syscall},
-    {"--tree", 1, 1, do_tree},
-    {"--umount", 1, 1, do_umount},
-    {"--write", 1, 2, do_write},
-    {"--xattr", 1, 1, do_xattr},
+    {"--allocate", 1, 1, do_allocate}, {"--chmod", 2, 2, do_chmod},
+    {"--chown", 3, 3, do_chown},       {"--connect", 2, 2, do_connect},
+    {"--exit", 1, 1, do_exit},         {"--fork", 1, 1, do_fork},
+    {"--gate", 1, 1, do_gate},         {"--kill", 2, 2, do_kill},
+    {"--listen", 1, 2, do_listen},     {"--mkdir", 1, 1, do_mkdir},
+    {"--mknod", 2, 4, do_mknod},       {"--mount", 0, 5, do_mount},
+    {"--notify", 1, 1, do_notify},     {"--open-device", 1, 2, do_open_device},
+    {"--read", 1, 1, do_read},         {"--remove", 1, 1, do_remove},
+    {"--report", 0, 0, do_report},     {"--setgid", 1, 1, do_setgid},
+    {"--setuid", 1, 1, do_setuid},     {"--signal-wait", 0, 0, do_signal_wait},
+    {"--sleep", 1, 1, do_sleep},       {"--spin", 1, 1, do_spin},
+    {"--stat", 1, 1, do_stat},         {"--syscall", 1, 7, do_syscall},
+    {"--tree", 1, 1, do_tree},         {"--umount", 1, 1, do_umount},
+    {"--write", 1, 2, do_write},       {"--xattr", 1, 1, do_xattr},
 };
 
 int write_action(struct json *json, char **words, int count, struct context *context)

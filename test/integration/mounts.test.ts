@@ -13,6 +13,7 @@ import {
   seenIn,
   type WholeSpec,
 } from "../support/bundle.ts";
+import { besideMounts } from "../support/propagation.ts";
 import type { Seen, SeenMount } from "../support/seen.ts";
 
 // OCI runtime-spec, config.md "Mounts".
@@ -528,10 +529,9 @@ test("a mount bound rslave receives what the host mounts later, and passes nothi
       permitted: ["CAP_SYS_ADMIN"],
       effective: ["CAP_SYS_ADMIN"],
     };
-    spec.process.args = ["/bin/probe", "--sleep", "0.6", "--report", "--mount", "from-inside", "/tmp/below", "tmpfs"];
+    spec.process.args = ["/bin/probe", "--gate", "/gate", "--report", "--mount", "from-inside", "/tmp/below", "tmpfs"];
   });
-  const script = `mount --bind ${source} ${source} && mount --make-shared ${source} && { (sleep 0.3; mount -t tmpfs from-outside ${source}/below) & "$@"; status=$?; wait; grep -c from-inside /proc/self/mountinfo >&2; exit $status; }`;
-  const { status, stdout, stderr } = run(inside, { through: ["unshare", "--mount", "sh", "-c", script, "sh"] });
+  const { status, stdout, stderr } = run(inside, { through: besideMounts(inside, source, "below") });
   expect({ status, stderr }).toEqual({ status: 0, stderr: "0\n" });
   const seen = seenIn({ status, stdout, stderr: "" });
   const later = seen.actions[1]?.result;

@@ -16,6 +16,7 @@ import {
   seenIn,
 } from "../support/bundle.ts";
 import { digestOf } from "../support/host-snapshot.ts";
+import { besideMounts } from "../support/propagation.ts";
 
 // OCI runtime-spec, config.md "Root", config-linux.md "Masked Paths", "Readonly Paths", "Rootfs Mount Propagation";
 // and roots that were made to deceive the runtime.
@@ -292,11 +293,10 @@ test("a root that is a slave receives what the host mounts in it later, and pass
     const bundle = makeBundle((spec) => {
       spec.linux.rootfsPropagation = kind;
       spec.process.capabilities = { bounding: every, permitted: every, effective: every };
-      spec.process.args = ["/bin/probe", "--sleep", "0.6", "--report", "--mount", "from-inside", "/home", "tmpfs"];
+      spec.process.args = ["/bin/probe", "--gate", "/gate", "--report", "--mount", "from-inside", "/home", "tmpfs"];
     });
-    const { rootfs } = bundle;
-    const script = `mount --bind ${rootfs} ${rootfs} && mount --make-shared ${rootfs} && { (sleep 0.3; mount -t tmpfs from-outside ${rootfs}/tmp) & "$@"; status=$?; wait; grep -c from-inside /proc/self/mountinfo >&2; exit $status; }`;
-    const { stdout, stderr, status } = run(bundle, { through: ["unshare", "--mount", "sh", "-c", script, "sh"] });
+    const through = besideMounts(bundle, bundle.rootfs, "tmp");
+    const { stdout, stderr, status } = run(bundle, { through });
     expect({ status, stderr }, kind).toEqual({ status: 0, stderr: "0\n" });
     const [, later, mounted] = seenIn({ status, stdout, stderr: "" }).actions;
     expect(JSON.stringify(later?.result).includes("from-outside"), kind).toBe(received);

@@ -79,12 +79,15 @@ export class Namespace {
     };
   }
 
-  /** Links, addresses, routes, rules and the forwarding switch, to compare. Counters and times of iptables left out. */
+  /**
+   * Links, addresses, routes, rules and the forwarding switch, to compare. Without counters and times of iptables, and
+   * without link-local addresses of version 6, which the kernel adds to a link some time after it is up.
+   */
   snapshot(): string {
     return [
       this.run(["ip", "-brief", "link"]),
-      this.run(["ip", "-brief", "address"]),
-      this.run(["ip", "route", "show", "table", "all"]),
+      this.run(["ip", "-brief", "address"]).replace(/ fe80::\S+/g, ""),
+      this.run(["ip", "route", "show", "table", "all"]).replace(/^.*\b(fe80|ff00)::.*\n/gm, ""),
       rules(this.run(["iptables-save"])),
       this.sysctls.read("net/ipv4/ip_forward"),
     ].join("\n");
