@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { ContainerError } from "../error.ts";
 import { makeAnonymousTrace, makeTrace, readTrace } from "../execute/trace-file.ts";
+import { type Caller, lookAtCaller } from "../host/caller.ts";
 import { close, O, open } from "../kernel/file.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { compile, compileExec } from "../plan/compile.ts";
@@ -38,6 +39,8 @@ export interface Recording {
   exec?: number;
   /** The machine it was recorded on. */
   machine: Host["machine"];
+  /** All that its plan was made for. */
+  host: Host;
   plan: Plan;
   reports: Report[];
   /** CLOCK_REALTIME less CLOCK_MONOTONIC then. */
@@ -64,6 +67,11 @@ export interface Failure {
   index?: number;
   from?: string;
   hint?: string;
+  /** The system call that refused, where the host made it, and what it was about. */
+  syscall?: string;
+  path?: string;
+  /** Who asked for it. */
+  caller?: Caller;
 }
 
 type KeptExec = Omit<ExecDefinition, "spec">;
@@ -114,6 +122,7 @@ export function readRecording(directory: string): Recording | undefined {
     kind: "create",
     container: definition.id,
     machine: host.machine,
+    host,
     plan: compile(definition, host),
   });
 }
@@ -133,12 +142,13 @@ export function readExec(directory: string, number: number): Recording | undefin
   const [kept, container] = [readKept(own), readDefinition(directory)];
   if (kept === undefined || !("exec" in kept) || container === undefined) return;
   const plan = compileExec({ ...kept.exec, spec: container.definition.spec }, kept.host);
-  return recordingIn(own, { kind: "exec", container: kept.exec.id, exec: number, machine: kept.host.machine, plan });
+  const { host, exec } = kept;
+  return recordingIn(own, { kind: "exec", container: exec.id, exec: number, machine: host.machine, host, plan });
 }
 
 function recordingIn(
   directory: string,
-  facts: Pick<Recording, "kind" | "container" | "exec" | "machine" | "plan">,
+  facts: Pick<Recording, "kind" | "container" | "exec" | "machine" | "host" | "plan">,
 ): Recording {
   const bytes = readTrace(`${directory}/trace`) ?? new Uint8Array();
   const path = `${directory}/failure.json`;
@@ -259,6 +269,7 @@ function writeFailure(directory: string, id: string, error: unknown, name?: stri
     at: new Date().toISOString(),
     message: error instanceof Error ? error.message : String(error),
     ...(error instanceof ContainerError ? factsOf(error) : {}),
+    caller: lookAtCaller(),
   };
   try {
     writeFileSync(`${directory}/failure.json`, JSON.stringify(failure), { mode: 0o600 });
@@ -267,13 +278,15 @@ function writeFailure(directory: string, id: string, error: unknown, name?: stri
   }
 }
 
-function factsOf({ code, step, index, from, hint }: ContainerError): Partial<Failure> {
+function factsOf({ code, step, index, from, hint, syscall, path }: ContainerError): Partial<Failure> {
   return {
     ...(code === undefined ? {} : { code }),
     ...(step === undefined ? {} : { step }),
     ...(index === undefined ? {} : { index }),
     ...(from === undefined ? {} : { from }),
     ...(hint === undefined ? {} : { hint }),
+    ...(syscall === undefined ? {} : { syscall }),
+    ...(path === undefined ? {} : { path }),
   };
 }
 

@@ -48,6 +48,40 @@ export function findRecording(places: Places, word: string): Recording {
   });
 }
 
+/**
+ * Finds a failure that is kept: of what a word names (as for findRecording), or the last one of all.
+ * @throws ContainerError ENOENT where nothing failed
+ */
+export function findFailure(places: Places, word?: string): { recording: Recording; failure: Failure } {
+  const recording = word === undefined ? lastFailure(places) : failedOf(places, word);
+  const failure = recording?.failure;
+  if (recording !== undefined && failure !== undefined) return { recording, failure };
+  throw new ContainerError({
+    message: word === undefined ? "nothing has failed lately" : `nothing of ${word} has failed lately`,
+    code: "ENOENT",
+    hint: "caisson trace lists what is kept",
+  });
+}
+
+/** A container that lives can have failed before, under the same id. */
+function failedOf(places: Places, word: string): Recording | undefined {
+  const found = findRecording(places, word);
+  if (found.failure !== undefined || found.kind === "exec") return found;
+  const directory = failureOf(places, word);
+  return directory === undefined ? undefined : readRecording(directory);
+}
+
+function lastFailure(places: Places): Recording | undefined {
+  const [created] = failuresOf(places);
+  const creation = created === undefined ? undefined : readRecording(created.directory);
+  return listRecordings(places)
+    .filter(({ kind }) => kind === "exec")
+    .map(({ word }) => findRecording(places, word))
+    .concat(creation ?? [])
+    .filter(({ failure }) => failure !== undefined)
+    .sort((one, other) => (other.failure?.at ?? "").localeCompare(one.failure?.at ?? ""))[0];
+}
+
 /** Every trace there is. */
 export function listRecordings({ data, root }: Places): KeptTrace[] {
   const containers = new Containers(data);

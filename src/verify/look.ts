@@ -5,6 +5,7 @@ import { startTime } from "../kernel/process.ts";
 import { call } from "../kernel/syscall.ts";
 import { parseMountinfo } from "../linux/mountinfo.ts";
 import { NAMESPACES } from "../linux/namespaces.ts";
+import { parseLimits, parseStatus } from "../linux/process-status.ts";
 import type { CgroupLayout } from "../plan/cgroup-layout.ts";
 import type { Place, Sight } from "./sight.ts";
 
@@ -31,8 +32,8 @@ export function look(pid: number, layout: CgroupLayout, wanted: Wanted): Sight {
     const cgroups = cgroupsOf(text("cgroup"), layout);
     const sight: Sight = {
       pid,
-      status: fields(text("status")),
-      limits: limits(text("limits")),
+      status: parseStatus(text("status")),
+      limits: parseLimits(text("limits")),
       namespaces: namespaces(`/proc/${pid}/ns`),
       own: namespaces("/proc/self/ns"),
       joined: new Map(wanted.joined.flatMap((path) => withValue(path, () => namespaceOf(path)))),
@@ -70,24 +71,6 @@ function optional<T>(read: () => T): T | undefined {
 function withValue<K, V>(key: K, read: () => V): [K, V][] {
   const value = optional(read);
   return value === undefined ? [] : [[key, value]];
-}
-
-function fields(text: string): Map<string, string> {
-  return new Map(
-    text.split("\n").flatMap((line): [string, string][] => {
-      const [, name, value] = /^(\w+):\s*(.*)$/.exec(line) ?? [];
-      return name === undefined || value === undefined ? [] : [[name, value]];
-    }),
-  );
-}
-
-function limits(text: string): Map<string, [string, string]> {
-  return new Map(
-    text.split("\n").flatMap((line): [string, [string, string]][] => {
-      const [, name, soft, hard] = /^(Max .+?)\s{2,}(\S+)\s+(\S+)/.exec(line) ?? [];
-      return name === undefined || soft === undefined || hard === undefined ? [] : [[name, [soft, hard]]];
-    }),
-  );
 }
 
 function namespaces(directory: string): Map<string, string> {

@@ -27,6 +27,7 @@ const COMMANDS: { [name: string]: () => Promise<Define> } = {
   images: async () => (await import("./images.ts")).defineImages,
   explain: async () => (await import("./explain.ts")).defineExplain,
   trace: async () => (await import("./trace.ts")).defineTrace,
+  why: async () => (await import("./why.ts")).defineWhy,
   verify: async () => (await import("./verify.ts")).defineVerify,
   cleanup: async () => (await import("./cleanup.ts")).defineCleanup,
 };

@@ -1,0 +1,229 @@
+import { capabilityNames } from "../linux/capabilities.ts";
+import { NAMESPACES } from "../linux/namespaces.ts";
+import { RLIMITS } from "../linux/rlimits.ts";
+import { rootPath } from "./paths.ts";
+import { type Facts, innocent, type Question, refuses } from "./question.ts";
+
+/** user.max_*_namespaces, by the specification's name of the kind. namespaces(7) */
+const SYSCTLS: { readonly [kind: string]: string } = {
+  user: "user",
+  pid: "pid",
+  mount: "mnt",
+  network: "net",
+  ipc: "ipc",
+  uts: "uts",
+  cgroup: "cgroup",
+  time: "time",
+};
+
+const SECOND_LEVEL =
+  "the limits of user namespaces further out count as well, and cannot be seen from here: look at /proc/sys/user there";
+
+/** Namespaces that are all used up. */
+const namespaces: Question = ({ step, code, caller }, facts) => {
+  if (code !== "ENOSPC" || !["clone", "cloneInto", "unshare", "makeUserNamespace"].includes(step.name)) return [];
+  const flags = step.name === "makeUserNamespace" ? 0x10000000 : Number(Reflect.get(step.args, "namespaces"));
+  const asked = Object.entries(NAMESPACES).filter(([, { flag }]) => (flags & flag) !== 0);
+  const seen = asked.map(([kind, { file }]) => {
+    const name = `max_${SYSCTLS[kind]}_namespaces`;
+    const limit = facts.text(`/proc/sys/user/${name}`);
+    return { name: `user.${name}`, limit, used: facts.namespaces(file) };
+  });
+  const full = seen.filter(({ limit, used }) => limit !== undefined && (Number(limit) === 0 || used >= Number(limit)));
+  if (full.length > 0)
+    return full.flatMap(({ name, limit, used }) =>
+      refuses(
+        `${name} is ${limit}${limit === "0" ? "" : `, and processes are in ${used} of that kind`}: this user namespace may have no more of them`,
+        `sysctl ${name}=… with a higher number, or end containers that are not needed; or leave that namespace out of linux.namespaces`,
+      ),
+    );
+  const below = seen.map(({ name, limit, used }) => `${name} is ${limit}, ${used} are to be seen`).join("; ");
+  const inner = caller.namespaces.user !== undefined && facts.text("/proc/self/uid_map") !== "0          0 4294967295";
+  return innocent(inner ? `${below}; ${SECOND_LEVEL}` : below);
+};
+
+/** Processes that are all used up. */
+const processes: Question = ({ code, call, caller }, facts) => {
+  if (code !== "EAGAIN" || !["clone3", "vfork", "execve", "setresuid"].includes(call?.name ?? "")) return [];
+  const [uid = ""] = (caller.status.Uid ?? "").split(/\s+/);
+  const limit = caller.limits["Max processes"] ?? "unlimited";
+  // init, once it is there, is one more
+  const own = Number(caller.status.Threads ?? 1) + (call?.name === "vfork" ? 0 : 1);
+  const others = processesOf(uid, facts);
+  const limits = [
+    limit !== "unlimited" && own + others >= Number(limit)
+      ? refuses(
+          `RLIMIT_NPROC allowed the caller ${limit} processes and threads of user ${uid}: the caller had ${own} with init's, others of that user have ${others} now`,
+          "raise the limit (ulimit -u, limits.conf, systemd's LimitNPROC=), or end processes of that user",
+        )
+      : innocent(`RLIMIT_NPROC allowed the caller ${limit}; it had ${own}, others of user ${uid} have ${others} now`),
+    ...(call?.name === "clone3" || call?.name === "vfork" ? [pidsMax(facts), pidMax(facts)] : []),
+  ];
+  return limits.flat();
+};
+
+function processesOf(uid: string, facts: Facts): number {
+  return (facts.list("/proc") ?? [])
+    .filter((name) => /^[0-9]+$/.test(name))
+    .map((pid) => facts.text(`/proc/${pid}/status`) ?? "")
+    .filter((status) => new RegExp(`^Uid:\\s+${uid}\\s`, "m").test(status))
+    .reduce((sum, status) => sum + Number(/^Threads:\s+(\d+)$/m.exec(status)?.[1] ?? 1), 0);
+}
+
+/** pids.max of our cgroup and of all above it. */
+function pidsMax(facts: Facts) {
+  const own = facts.text("/proc/self/cgroup") ?? "";
+  const path = /^\d+:(?:[^:]*,)?pids(?:,[^:]*)?:(.*)$/m.exec(own)?.[1] ?? /^0::(.*)$/m.exec(own)?.[1] ?? "/";
+  const base = facts.list("/sys/fs/cgroup/pids") === undefined ? "/sys/fs/cgroup" : "/sys/fs/cgroup/pids";
+  const names = path.split("/").filter((name) => name !== "");
+  for (let length = names.length; length > 0; length--) {
+    const directory = [base, ...names.slice(0, length)].join("/");
+    const [max, current] = [facts.text(`${directory}/pids.max`), facts.text(`${directory}/pids.current`)];
+    if (max !== undefined && max !== "max" && Number(current) >= Number(max))
+      return refuses(
+        `${directory} has ${current} processes, and its pids.max is ${max}`,
+        `write a higher number to ${directory}/pids.max, or end processes in there`,
+      );
+  }
+  return innocent("no pids.max from our cgroup upwards is reached");
+}
+
+function pidMax(facts: Facts) {
+  const [pids, threads] = [facts.text("/proc/sys/kernel/pid_max"), facts.text("/proc/sys/kernel/threads-max")];
+  const running = Number(/\/(\d+) /.exec(facts.text("/proc/loadavg") ?? "")?.[1] ?? 0);
+  const least = Math.min(Number(pids ?? Infinity), Number(threads ?? Infinity));
+  return running >= least - 300
+    ? refuses(
+        `the host has ${running} processes and threads, with kernel.pid_max ${pids} and kernel.threads-max ${threads}`,
+        "raise kernel.pid_max and kernel.threads-max, or end processes",
+      )
+    : innocent(
+        `the host has ${running} processes and threads; kernel.pid_max is ${pids}, kernel.threads-max ${threads}`,
+      );
+}
+
+/** /proc/pid/limits' words for the resources of prlimit(2). */
+const WORDS: { readonly [resource: string]: string } = {
+  RLIMIT_CPU: "Max cpu time",
+  RLIMIT_FSIZE: "Max file size",
+  RLIMIT_DATA: "Max data size",
+  RLIMIT_STACK: "Max stack size",
+  RLIMIT_CORE: "Max core file size",
+  RLIMIT_RSS: "Max resident set",
+  RLIMIT_NPROC: "Max processes",
+  RLIMIT_NOFILE: "Max open files",
+  RLIMIT_MEMLOCK: "Max locked memory",
+  RLIMIT_AS: "Max address space",
+  RLIMIT_LOCKS: "Max file locks",
+  RLIMIT_SIGPENDING: "Max pending signals",
+  RLIMIT_MSGQUEUE: "Max msgqueue size",
+  RLIMIT_NICE: "Max nice priority",
+  RLIMIT_RTPRIO: "Max realtime priority",
+  RLIMIT_RTTIME: "Max realtime timeout",
+};
+
+/** A limit above one's own, or above the host's. */
+const rlimit: Question = ({ step, code, caller }, facts) => {
+  if (step.name !== "setLimit" || code !== "EPERM") return [];
+  const { resource, hard } = step.args;
+  const [name = ""] = Object.entries(RLIMITS).find(([, number]) => number === Number(resource)) ?? [];
+  const own = caller.limits[WORDS[name] ?? ""];
+  const most = facts.text("/proc/sys/fs/nr_open");
+  if (name === "RLIMIT_NOFILE" && most !== undefined && BigInt(hard) > BigInt(most))
+    return refuses(
+      `${hard} open files are asked for, and fs.nr_open of this host allows nobody more than ${most}`,
+      `ask for at most ${most}, or raise fs.nr_open`,
+    );
+  return own !== undefined && own !== "unlimited" && BigInt(hard) > BigInt(own)
+    ? refuses(
+        `${name} of ${hard} is asked for, and the caller's own hard limit was ${own}`,
+        `ask for at most ${own}, or have whoever starts the caller raise it (ulimit -H, limits.conf, systemd's Limit…=)`,
+      )
+    : innocent(`the caller's own hard limit of ${name} was ${own}`);
+};
+
+/** A place in the queue of the out-of-memory killer below the lowest that was granted. */
+const oomScore: Question = ({ step, code, caller }, facts) => {
+  if (step.name !== "setOomScore" || code !== "EACCES") return [];
+  const own = Number(facts.text("/proc/self/oom_score_adj"));
+  const { adjustment } = step.args;
+  if (
+    Number(adjustment) >= own ||
+    capabilityNames(BigInt(`0x${caller.status.CapEff || "0"}`)).includes("CAP_SYS_RESOURCE")
+  )
+    return innocent(`our own score is ${own}`);
+  return refuses(
+    `${adjustment} is below our own score, ${own} (/proc/self/oom_score_adj), and the caller did not have CAP_SYS_RESOURCE: without that nobody goes below what was once set by one who had it`,
+    `set process.oomScoreAdj to ${own} or more`,
+  );
+};
+
+/** Descriptors that are all used up. */
+const descriptors: Question = ({ code, caller }, facts) => {
+  if (code === "EMFILE") {
+    const hard = caller.limits["Max open files"];
+    return refuses(
+      `the process has as many descriptors as RLIMIT_NOFILE allows it; the caller's hard limit was ${hard}`,
+      "raise it (ulimit -n), or preserve fewer descriptors",
+    );
+  }
+  if (code !== "ENFILE") return [];
+  const [used, , most] = (facts.text("/proc/sys/fs/file-nr") ?? "").split(/\s+/);
+  return refuses(`the host has ${used} open files, and fs.file-max is ${most}`, "raise fs.file-max");
+};
+
+/** A filesystem without room. */
+const space: Question = (asked, facts) => {
+  const { code, call } = asked;
+  if (!["ENOSPC", "EDQUOT"].includes(code)) return [];
+  if (["clone3", "unshare", "move_mount", "open_tree"].includes(call?.name ?? "")) return [];
+  const inside = ["target", "path"]
+    .map((name) => Reflect.get(asked.step.args, name))
+    .find((path) => typeof path === "string");
+  const places = [rootPath(asked.plan), asked.path, typeof inside === "string" ? inside : undefined];
+  const place = places.find((path): path is string => path !== undefined && facts.space(path) !== undefined);
+  const left = place === undefined ? undefined : facts.space(place);
+  if (place === undefined || left === undefined) return [];
+  const { freeBytes, freeFiles, files } = left;
+  if (files > 0 && freeFiles === 0)
+    return refuses(
+      `the filesystem of ${place} has no inode left, of ${files} (df -i)`,
+      "remove files there, or make the filesystem anew with more inodes",
+    );
+  return freeBytes < 4096
+    ? refuses(
+        `the filesystem of ${place} is full: ${freeBytes} bytes are free (df)`,
+        "remove files there, or use another place",
+      )
+    : innocent(`the filesystem of ${place} has ${freeBytes} bytes and ${freeFiles} inodes left`);
+};
+
+/** Mounts that are all used up. */
+const mounts: Question = ({ code, call }, facts) => {
+  if (code !== "ENOSPC" || !["move_mount", "open_tree", "mount", "clone3"].includes(call?.name ?? "")) return [];
+  const most = Number(facts.text("/proc/sys/fs/mount-max") ?? Infinity);
+  const there = facts.mounts().length;
+  return there >= most * 0.9
+    ? refuses(
+        `${there} mounts are to be seen here, and a mount namespace holds ${most} (fs.mount-max)`,
+        "unmount what is not needed (findmnt), bind less recursively, or raise fs.mount-max",
+      )
+    : innocent(`${there} mounts are to be seen here; fs.mount-max is ${most}`);
+};
+
+/** Keys that are all used up. */
+const keys: Question = ({ code, call, caller }, facts) => {
+  if (code !== "EDQUOT" || call?.name !== "keyctl") return [];
+  const [uid = ""] = (caller.status.Uid ?? "").split(/\s+/);
+  const line = (facts.text("/proc/key-users") ?? "").split("\n").find((each) => each.trim().startsWith(`${uid}:`));
+  const [, , , quota = ""] = (line ?? "").trim().split(/\s+/);
+  const [used = "0", most = "0"] = quota.split("/");
+  return Number(used) >= Number(most)
+    ? refuses(
+        `user ${uid} has ${used} of ${most} keys (/proc/key-users)`,
+        "raise kernel.keys.maxkeys, or use --no-new-keyring",
+      )
+    : innocent(`user ${uid} has ${used} of ${most} keys`);
+};
+
+export const LIMITS: readonly Question[] = [namespaces, processes, rlimit, oomScore, descriptors, space, mounts, keys];
