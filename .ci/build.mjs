@@ -42,8 +42,8 @@ if (headers !== undefined) {
   run("g++", ...flags, ...defines, ...includes, "native/addon/addon.cc", "-o", "build/Release/caisson.node");
 }
 
-// The executable carries addon, init and monitor. The addon goes through a memfd: bun would unpack it to $TMPDIR, where
-// somebody else's file could lie in its place.
+// The executable carries addon, init and monitor. The addon goes through a file without a name: bun would unpack it to
+// $TMPDIR, where somebody else's file could lie in its place.
 mkdirSync(join(root, "dist/bin"), { recursive: true });
 const entry = join(root, "dist/js/bundled.js");
 writeFileSync(entry, 'import "./embedded.js";\nimport "./cli/main.js";\n');
@@ -52,17 +52,36 @@ writeFileSync(
   `import addon from "../../build/Release/caisson.node" with { type: "file" };
 import init from "../native/init" with { type: "file" };
 import monitor from "../native/monitor" with { type: "file" };
-import { readFileSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync, writeSync } from "node:fs";
 import { provideNativeFiles } from "./kernel/addon.js";
 
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+
 function load(module, path) {
-  const { dlopen, ptr } = require("bun:ffi"); // its own start costs something, so not at import
+  const bytes = readFileSync(path);
+  let fd;
+  try {
+    fd = openSync("/dev/shm", O_TMPFILE | constants.O_EXCL | constants.O_RDWR, 0o700);
+  } catch {
+    return loadFromMemory(module, bytes);
+  }
+  try {
+    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+    process.dlopen(module, "/proc/self/fd/" + fd);
+  } catch {
+    loadFromMemory(module, bytes); // it is full, or mounted noexec
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function loadFromMemory(module, bytes) {
+  const { dlopen, ptr } = require("bun:ffi"); // its own start takes longer than all of the above
   const libc = dlopen("libc.so.6", {
     memfd_create: { args: ["ptr", "u32"], returns: "i32" },
     write: { args: ["i32", "ptr", "u64"], returns: "i64" },
     close: { args: ["i32"], returns: "i32" },
   });
-  const bytes = readFileSync(path);
   const fd = libc.symbols.memfd_create(ptr(Buffer.from("caisson-addon\\0")), 1);
   for (let done = 0; fd >= 0 && done < bytes.length; ) {
     const wrote = Number(libc.symbols.write(fd, ptr(bytes, done), bytes.length - done));

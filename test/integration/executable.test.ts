@@ -177,6 +177,17 @@ describe.skipIf(underNode)("the executable, copied alone to another directory,",
     expect(runAlone("runc", environment(temporary), through)).toEqual(worked);
   });
 
+  test.each([
+    ["allows no execution", "mount -t tmpfs -o noexec,nodev,nosuid tmpfs /dev/shm"],
+    ["is full", "mount -t tmpfs -o size=4k tmpfs /dev/shm"],
+    ["cannot be written", "mount -t tmpfs -o ro tmpfs /dev/shm"],
+    ["has no files without names", "mount -t proc proc /dev/shm"],
+    ["is not there", "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3"],
+  ])("works where the shared memory's file system %s", (_, mount) => {
+    const through = ["unshare", "--mount", "--propagation", "private", "sh", "-c", `${mount} && exec "$@"`, "sh"];
+    expect(runAlone("runc", process.env, through)).toEqual(worked);
+  });
+
   test("opens no file beside itself, and none of the directory it is started in", () => {
     const { directory: hostile } = makeHostile();
     const log = join(machine.directory, "opened");
