@@ -206,8 +206,8 @@ export class Container {
     return {
       ociVersion: "1.3.0",
       id: this.id,
-      status,
       ...(status === "stopped" || status === "creating" ? { pid: 0 } : { pid }),
+      status,
       bundle,
       ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
     };

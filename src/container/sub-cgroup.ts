@@ -20,12 +20,12 @@ export function subCgroups(directories: readonly CgroupDirectory[], asked: reado
     const sub = everywhere ?? (controller === undefined ? undefined : chosen.get(controller));
     if (sub === undefined) return directory;
     const names = sub.split("/").filter((name) => name !== "" && name !== ".");
-    if (names.includes("..")) throw refusal(`${sub} is not a sub cgroup path`);
+    if (names.includes("..")) throw refusal(`bad sub cgroup path: ${sub} is not a sub cgroup path`);
     const below = [path, ...names].join("/");
     if (existsSync(below)) return { hierarchy, path: below };
     // beside version 1, the version 2 hierarchy often has no controllers, and nobody divides it
     if (everywhere !== undefined && hierarchy.version === 2 && hierarchy.controllers.length === 0) return directory;
-    throw refusal(`cgroup ${below} does not exist`, "ENOENT");
+    throw refusal(`error adding pid to cgroups: ${below}: no such file or directory`, "ENOENT");
   });
 }
 

@@ -4,7 +4,7 @@ import { parseIdmap } from "../linux/idmap.ts";
 import { mayCoverProc, parseMountOptions } from "../linux/mount-options.ts";
 import { sysctlNamespace, sysctlPath } from "../linux/sysctls.ts";
 import { type Fault, pointerTo } from "./shape.ts";
-import type { Mount, NamespaceType, Spec } from "./spec.ts";
+import type { Mount, NamespaceType, Process, Spec } from "./spec.ts";
 
 export interface ValidateOptions {
   /** The container is to be created and started from it: `root` and `process.args` are needed, too. */
@@ -91,11 +91,7 @@ export function warningsOf(spec: Spec): Fault[] {
   mounts.forEach(({ destination }, index) => {
     if (!destination.startsWith("/")) warn("is relative: taken as relative to /", "mounts", index, "destination");
   });
-  for (const [set, names = []] of Object.entries<string[] | undefined>({ ...spec.process?.capabilities }))
-    names.forEach((name, index) => {
-      if (capabilityNumber(name) === undefined)
-        warn(`${JSON.stringify(name)} is unknown and ignored`, "process", "capabilities", set, index);
-    });
+  warnings.push(...unknownCapabilities(spec.process));
   if (linux.personality?.flags?.length)
     warn("are ignored: the specification defines none", "linux", "personality", "flags");
   if (linux.resources?.memory?.kernel !== undefined)
@@ -109,6 +105,22 @@ export function warningsOf(spec: Spec): Fault[] {
       linux.uidMappings ? "uidMappings" : "gidMappings",
     );
   return warnings;
+}
+
+/** Capabilities that nobody can grant: the specification has them warned about. */
+export function unknownCapabilities(process: Process | undefined): Fault[] {
+  return Object.entries<string[] | undefined>({ ...process?.capabilities }).flatMap(([set, names = []]) =>
+    names.flatMap((name, index): Fault[] =>
+      capabilityNumber(name) === undefined
+        ? [
+            {
+              pointer: pointerTo(["process", "capabilities", set, index]),
+              message: `${JSON.stringify(name)} is unknown and ignored`,
+            },
+          ]
+        : [],
+    ),
+  );
 }
 
 function isJoined({ linux }: Spec, type: NamespaceType): boolean {

@@ -186,3 +186,56 @@ test("a log that cannot be written, or is of no known format, is said before any
     expect(runtime(["state", bundle.id]).status).toBe(1);
   }
 });
+
+test("flags may stand behind the other words, as with runc, but not those of another program", () => {
+  const bundle = idle();
+  const { stdout } = exec(bundle, ["/bin/probe", "--exit", "3"]);
+  expect(stdout).not.toBe("");
+  expect(runtime(["kill", bundle.id, "KILL", "--all"]).status).toBe(0);
+  expect(runtime(["delete", bundle.id, "--force"])).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(runtime(["state", bundle.id]).status).toBe(1);
+  const kept = makeBundle();
+  expect(runtime(["run", kept.id, "--keep=1", "--bundle", kept.path]).status).toBe(0);
+  expect(state(kept).status).toBe("stopped");
+  // behind them it is a word too many, and so it is for runc
+  expect(runtime(["state", kept.id, "--bogus"]).stdout).toMatch(/^Incorrect Usage\./);
+  expect(runtime(["delete", kept.id, "--help"]).stdout).toMatch(/^NAME:/);
+});
+
+test("what is not understood is said with the command's help; a command that there is not, with status 3", () => {
+  for (const [flag, says] of [
+    ["--bogus", "flag provided but not defined: -bogus"],
+    ["--quiet=perhaps", 'invalid boolean value "perhaps" for -quiet: parse error'],
+    ["--format", "flag needs an argument: -format"],
+  ] as const) {
+    const { status, stdout, stderr } = runtime(["list", flag]);
+    expect(status).toBe(1);
+    expect(stdout.split("\n")[0]).toBe(`Incorrect Usage: ${says}`);
+    expect(stderr).toContain(JSON.stringify(says).slice(1, -1));
+  }
+  expect(runtime(["nosuch", "-h"])).toMatchObject({
+    status: 3,
+    stderr: expect.stringContaining("No help topic for 'nosuch'"),
+  });
+});
+
+test("a pid file that cannot be written leaves no container", () => {
+  const bundle = makeBundle();
+  for (const verb of ["create", "run"]) {
+    expect(runtime([verb, "--bundle", bundle.path, "--pid-file", "/no/such/file", bundle.id])).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/open \/no\/such\/file\S*: no such file or directory/),
+    });
+    expect(runtime(["state", bundle.id]).status).toBe(1);
+  }
+});
+
+test("a console socket is refused where nothing is sent to it", () => {
+  const bundle = makeBundle((spec) => {
+    spec.process.terminal = true;
+  });
+  expect(runtime(["run", "--bundle", bundle.path, "--console-socket", "/no/such", bundle.id])).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("cannot use console socket if runc will not detach or allocate tty"),
+  });
+});

@@ -124,6 +124,49 @@ test("process.json says everything by itself", () => {
   expect(seen.capabilities).toMatchObject({ bounding: "0000000000000020", permitted: "0000000000000000" });
 });
 
+test("what process.json does not say of capabilities, limits and umask is as the container's own process has it", () => {
+  const bundle = idle((spec) => {
+    spec.process.user = { umask: 0o77 };
+    spec.process.rlimits = [{ type: "RLIMIT_CORE", soft: 3, hard: 4 }];
+  });
+  const path = join(bundle.path, "process.json");
+  writeFileSync(path, JSON.stringify({ args: ["/bin/probe"], cwd: "/" }));
+  const seen = seenIn(runtime(["exec", "--process", path, bundle.id]));
+  expect(seen.capabilities).toMatchObject({ bounding: "0000000020000420", effective: "0000000020000420" });
+  expect(seen.rlimits.RLIMIT_CORE).toEqual({ soft: 3, hard: 4 });
+  expect(seen.umask).toBe("0077");
+  // but not its flags
+  expect(seen.noNewPrivs).toBe(false);
+});
+
+test("flags that make no sense are refused, and capabilities that nobody knows logged", () => {
+  const bundle = idle();
+  for (const [flags, says] of [
+    [["--cwd", "tmp"], "Cwd must be an absolute path"],
+    [["--env", "NOTHING"], "invalid environment variable: missing '='"],
+    [["--env", "=x"], "invalid environment variable: name cannot be empty"],
+    [["--console-socket", "/no/such"], "cannot use console socket if runc will not detach or allocate tty"],
+    [["--process", "/no/such"], "open /no/such: no such file or directory"],
+  ] as const)
+    expect(exec(bundle, ["/bin/true"], { flags: [...flags] })).toMatchObject({
+      status: 255,
+      stderr: expect.stringContaining(says),
+    });
+  expect(exec(bundle, ["/bin/true"], { flags: ["--cap", "CAP_BOGUS"] })).toMatchObject({
+    status: 0,
+    stderr: expect.stringMatching(/level=warning msg=.*CAP_BOGUS/),
+  });
+});
+
+test("a pid file that cannot be written ends the process", () => {
+  const bundle = idle();
+  const { status, stderr } = exec(bundle, ["/bin/probe", "--sleep", "60"], { flags: ["--pid-file", "/no/such/file"] });
+  expect(status).toBe(255);
+  expect(stderr).toMatch(/open \/no\/such\/file\S*: no such file or directory/);
+  const { pid } = state(bundle);
+  until("it has ended", () => runtime(["ps", "--format", "json", bundle.id]).stdout.trim() === `[${pid}]`);
+});
+
 test("the status is that of the command; what is wrong with it is told, with 255", () => {
   const bundle = idle();
   expect(exec(bundle, ["/bin/probe", "--exit", "77"]).status).toBe(77);
@@ -242,11 +285,11 @@ test("--cgroup puts the process beneath the container's cgroups: one, or those o
   expect(cgroupsIn("--cgroup", "memory,pids:sub")).toMatchObject({ memory: "sub", pids: "sub", cpu: bundle.id });
   expect(cgroupsIn("--cgroup", "memory:sub")).toMatchObject({ memory: "sub", pids: bundle.id });
   for (const [argument = "", says = ""] of [
-    ["memory:absent", "absent does not exist"],
+    ["memory:absent", "error adding pid to cgroups: "],
     ["nosuch:sub", "unknown controller nosuch in SubCgroupPaths"],
-    ["memory:../other", "../other is not a sub cgroup path"],
+    ["memory:../other", "bad sub cgroup path: ../other is not a sub cgroup path"],
     [":sub", "empty <controller> prefix"],
-    ["sub", "/sub does not exist"],
+    ["sub", "/sub: no such file or directory"],
   ])
     expect(exec(bundle, ["/bin/true"], { flags: ["--cgroup", argument] })).toMatchObject({
       status: 255,

@@ -50,7 +50,8 @@ export async function createFromBundle(
   { root, rootless, systemdCgroup, warn }: Globals,
   { start, console, ...more }: Start & { start: Definition["start"]; console?: "creator" },
 ): Promise<{ container: Container; process: Running; notify?: Notify }> {
-  if (id === undefined) throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
+  if (id === undefined || id === "")
+    throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
   const { spec, bundle, warnings } = readBundle(flags.bundle ?? cwd());
   for (const { pointer, message } of warnings) warn(`config.json ${pointer} ${message}`);
   const socket = flags["console-socket"];
@@ -60,7 +61,7 @@ export async function createFromBundle(
       message: "cannot allocate tty if runc will detach without setting console socket",
       code: "ERR_USAGE",
     });
-  if (!terminal && socket !== undefined)
+  if ((!terminal || console !== undefined) && socket !== undefined)
     throw new ContainerError({
       message: "cannot use console socket if runc will not detach or allocate tty",
       code: "ERR_USAGE",
@@ -105,7 +106,14 @@ export async function createFromBundle(
       },
     ),
   );
-  if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], created.process.pid);
+  if (flags["pid-file"] !== undefined) {
+    try {
+      writePid(flags["pid-file"], created.process.pid);
+    } catch (error) {
+      created.container.delete({ force: true, warn });
+      throw error;
+    }
+  }
   return notify === undefined ? created : { ...created, notify };
 }
 
@@ -125,7 +133,7 @@ export function preservedDescriptors(asked: string | undefined): number[] {
   const closed = descriptors.find((fd) => !isInherited(fd));
   if (closed !== undefined)
     throw new ContainerError({
-      message: `unable to stat preserved-fd ${closed} (of ${count}): not open`,
+      message: `unable to stat preserved-fd ${closed - 3} (of ${count}): descriptor ${closed} is not open`,
       code: "EBADF",
     });
   return descriptors;

@@ -3,13 +3,17 @@ import { Container } from "../../container/container.ts";
 import { attend, fitProcess, takeTerminal } from "../../container/foreground.ts";
 import { subCgroups } from "../../container/sub-cgroup.ts";
 import { ContainerError } from "../../error.ts";
+import { signal } from "../../kernel/process.ts";
 import { parseProcess } from "../../spec/parse.ts";
 import type { Process } from "../../spec/spec.ts";
+import { unknownCapabilities } from "../../spec/validate.ts";
 import { preservedDescriptors, withActivation, writePid } from "./creation.ts";
 import { parseFlags, type Words } from "./flags.ts";
 import { openPidfdSocket, PIDFD_SOCKET } from "./pidfd-socket.ts";
 import type { Command } from "./runtime.ts";
 import { describe } from "./words.ts";
+
+const SIGKILL = 9;
 
 const FLAGS = {
   "console-socket": {
@@ -44,6 +48,7 @@ export const exec: Command = {
   usage: "[command options] <container-id> <command> [command options] || -p process.json <container-id>",
   flags: FLAGS,
   words: [1, Infinity],
+  ordered: true,
   failure: { status: 255, says: "exec failed" },
   run(words, { root, warn }) {
     const { flags, rest } = parseFlags(FLAGS, words);
@@ -52,11 +57,17 @@ export const exec: Command = {
     const process =
       flags.process === undefined
         ? processFrom(flags, args, container.spec.process)
-        : parseProcess(readFileSync(flags.process));
+        : withDefaults(parseProcess(readFileSync(flags.process)), container.spec.process);
+    for (const { pointer, message } of unknownCapabilities(process)) warn(`${pointer} ${message}`);
     const socket = flags["console-socket"];
     if (process.terminal === true && flags.detach && socket === undefined)
       throw new ContainerError({
         message: "cannot allocate tty if runc will detach without setting console socket",
+        code: "ERR_USAGE",
+      });
+    if ((process.terminal !== true || !flags.detach) && socket !== undefined)
+      throw new ContainerError({
+        message: "cannot use console socket if runc will not detach or allocate tty",
         code: "ERR_USAGE",
       });
     const sendPidfd = openPidfdSocket(flags["pidfd-socket"]);
@@ -73,8 +84,13 @@ export const exec: Command = {
         },
       }),
     );
-    sendPidfd(running.pidfd, "setns");
-    if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], running.pid);
+    try {
+      sendPidfd(running.pidfd, "setns");
+      if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], running.pid);
+    } catch (error) {
+      signal(running.pidfd, SIGKILL);
+      throw error;
+    }
     return flags.detach ? 0 : attend(running, master).status;
   },
 };
@@ -84,9 +100,26 @@ function isId(text: string): boolean {
   return Number(text) <= 0x7fff_ffff;
 }
 
+/** As with runc, what a process.json does not say of these is as it is for the container's own process. */
+function withDefaults(process: Process, own: Process = { cwd: "/" }): Process {
+  const { capabilities, rlimits, apparmorProfile, selinuxLabel, scheduler, ioPriority, execCPUAffinity } = own;
+  const inherited = { capabilities, rlimits, apparmorProfile, selinuxLabel, scheduler, ioPriority, execCPUAffinity };
+  const given = Object.fromEntries(Object.entries(inherited).filter(([, value]) => value !== undefined));
+  const { umask } = own.user ?? {};
+  return { ...given, ...process, user: { ...(umask === undefined ? {} : { umask }), ...process.user } };
+}
+
 /** The container's own process, with what the flags change. */
 function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: Process = { cwd: "/" }): Process {
   if (args.length === 0) throw new ContainerError({ message: "process args cannot be empty", code: "ERR_USAGE" });
+  if (flags.cwd !== undefined && !flags.cwd.startsWith("/"))
+    throw new ContainerError({ message: "Cwd must be an absolute path", code: "ERR_USAGE" });
+  const odd = flags.env.find((entry) => !/^[^=]+=/.test(entry));
+  if (odd !== undefined)
+    throw new ContainerError({
+      message: `invalid environment variable: ${odd.startsWith("=") ? "name cannot be empty" : "missing '='"}: ${odd}`,
+      code: "ERR_USAGE",
+    });
   const [, uid, gid] = /^(\d+)(?::(\d+))?$/.exec(flags.user ?? "") ?? [];
   if (flags.user !== undefined && (uid === undefined || ![uid, gid ?? uid].every(isId)))
     throw new ContainerError({ message: `bad value for --user: ${flags.user}: use <uid>[:<gid>]`, code: "ERR_USAGE" });

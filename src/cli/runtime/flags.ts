@@ -38,13 +38,11 @@ export function parseFlags<const F extends Flags>(definition: F, words: readonly
       break;
     }
     if (!word.startsWith("-") || word === "-") break;
-    const [, given = "", value] = /^--?([^=]+)(?:=(.*))?$/s.exec(word) ?? [];
-    const [name, flag] =
-      Object.entries(definition).find(([long, { short }]) => long === given || short === given) ?? [];
+    const { given, name, flag, value } = flagOf(definition, word);
     if (name === undefined || flag === undefined)
       throw new ContainerError({ message: `flag provided but not defined: -${given}`, code: "ERR_USAGE" });
     if (flag.kind === "boolean") {
-      flags[name] = value === undefined || value === "true";
+      flags[name] = parseBoolean(given, value ?? "true");
       continue;
     }
     const argument = value ?? words[++at];
@@ -54,6 +52,39 @@ export function parseFlags<const F extends Flags>(definition: F, words: readonly
     flags[name] = Array.isArray(list) ? [...list, argument] : argument;
   }
   return { flags: flags as Of<F>, rest: words.slice(at) }; // filled according to the definition
+}
+
+function flagOf(definition: Flags, word: string) {
+  const [, given = "", value] = /^--?([^=]+)(?:=(.*))?$/s.exec(word) ?? [];
+  const [name, flag] = Object.entries(definition).find(([long, { short }]) => long === given || short === given) ?? [];
+  return { given, name, flag, value };
+}
+
+/** strconv.ParseBool */
+function parseBoolean(given: string, value: string): boolean {
+  if (/^(?:1|t|T|true|TRUE|True)$/.test(value)) return true;
+  if (/^(?:0|f|F|false|FALSE|False)$/.test(value)) return false;
+  throw new ContainerError({
+    message: `invalid boolean value ${JSON.stringify(value)} for -${given}: parse error`,
+    code: "ERR_USAGE",
+  });
+}
+
+/**
+ * A command's words with its flags first: with runc they may stand behind the others, too, up to a "--". What looks
+ * like a flag there and is none counts as a word.
+ */
+export function flagsFirst(definition: Flags, words: readonly string[]): string[] {
+  const flags: string[] = [];
+  const others: string[] = [];
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at] ?? "";
+    if (word === "--") return [...flags, ...others, ...words.slice(at)];
+    const { flag, value } = word.startsWith("-") ? flagOf(definition, word) : {};
+    if (flag === undefined) others.push(word);
+    else flags.push(...(flag.kind === "boolean" || value !== undefined ? [word] : words.slice(at, ++at + 1)));
+  }
+  return [...flags, ...others];
 }
 
 /** A command's help: its flags, one a line. */

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { Container } from "../../container/container.ts";
 import { ContainerError } from "../../error.ts";
 import { print, printJson, printTable } from "../print.ts";
@@ -14,8 +15,10 @@ export const list: Command = {
   usage: "[command options]",
   flags: FLAGS,
   words: [0, 0],
-  run(words, { root }) {
+  run(words, { root, rootGiven }) {
     const { flags } = parseFlags(FLAGS, words);
+    if (rootGiven && !existsSync(root))
+      throw new ContainerError({ message: `open ${root}: no such file or directory`, code: "ENOENT", path: root });
     const containers = Container.list(root).map((container) => {
       const described = describeContainer(container);
       return described.owner === "" ? { ...described, owner: "root" } : described;

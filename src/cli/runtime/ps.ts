@@ -13,6 +13,7 @@ export const ps: Command = {
   usage: "[command options] <container-id> [ps options]",
   flags: FLAGS,
   words: [1, Infinity],
+  ordered: true,
   run(words, { root }) {
     const { flags, rest } = parseFlags(FLAGS, words);
     const [id = "", ...options] = rest;

@@ -2,7 +2,7 @@ import { appendFileSync, chmodSync, mkdirSync } from "node:fs";
 import { ContainerError } from "../../error.ts";
 import { inUserNamespace } from "../../host/host.ts";
 import { print, say } from "../print.ts";
-import { type Flags, flagHelp, parseFlags, type Words } from "./flags.ts";
+import { type Flags, flagHelp, flagsFirst, parseFlags, type Words } from "./flags.ts";
 
 const { env, geteuid } = process;
 
@@ -10,6 +10,8 @@ const { env, geteuid } = process;
 export interface Globals {
   /** State directory. */
   root: string;
+  /** Whether the command line named it. */
+  rootGiven: boolean;
   systemdCgroup: boolean;
   /** Logs what went wrong and does not end the command. */
   warn: (message: string) => void;
@@ -29,6 +31,8 @@ export interface Command {
   run: (words: readonly string[], globals: Globals) => number | Promise<number>;
   /** Exit status when it throws, and what the message begins with then; runc's are 1, and 255 and "exec failed" for exec. */
   failure?: { status: number; says: string };
+  /** Flags end at the first word that is none: the others are another program's. */
+  ordered?: true;
 }
 
 const COMMANDS: { [name: string]: { help: string; load: () => Promise<Command> } } = {
@@ -79,6 +83,11 @@ const COMMANDS: { [name: string]: { help: string; load: () => Promise<Command> }
   },
 };
 
+const HELP = { help: { kind: "boolean", short: "h", help: "show help" } } as const;
+
+/** What urfave/cli, which parses runc's words, ends with. */
+const NO_SUCH_COMMAND = { status: 3, says: undefined };
+
 const GLOBAL_FLAGS = {
   debug: { kind: "boolean", help: "enable debug logging" },
   log: { kind: "string", help: "set the log file to write logs to (default is the error stream)" },
@@ -87,36 +96,39 @@ const GLOBAL_FLAGS = {
   criu: { kind: "string", help: 'path to the criu binary used for checkpoint and restore (default: "criu")' },
   "systemd-cgroup": { kind: "boolean", help: "enable systemd cgroup support" },
   rootless: { kind: "string", help: "ignore cgroup permission errors: true, false or auto" },
-  help: { kind: "boolean", short: "h", help: "show help" },
+  ...HELP,
   version: { kind: "boolean", short: "v", help: "print the version" },
 } as const;
 
 /** Runs one command of the OCI runtime. @returns the exit status */
 export async function runRuntime(words: readonly string[], name: string): Promise<number> {
   let log: Log = { path: undefined, json: false, debug: false };
-  let failure: Command["failure"];
+  let failure: { status: number; says: string | undefined } | undefined;
   try {
     const { flags, rest } = parseFlags(GLOBAL_FLAGS, words);
     log = { path: flags.log, json: flags["log-format"] === "json", debug: flags.debug };
     checkGlobals(flags);
-    const [commandName, ...own] = rest;
+    const [commandName, ...given] = rest;
     if (flags.version) {
       print(`${name} version 0.1.0\nspec: 1.3.0`);
       return 0;
     }
     const asked = commandName === "help" || commandName === "h";
-    const wanted = asked ? own[0] : commandName;
+    const wanted = asked ? given[0] : commandName;
     if (wanted === undefined || flags.help) {
       print(help(name));
       return 0;
     }
     const entry = Object.hasOwn(COMMANDS, wanted) ? COMMANDS[wanted] : undefined;
-    if (entry === undefined)
-      throw new ContainerError({ message: `no such command: ${wanted} (see ${name} --help)`, code: "ERR_USAGE" });
+    if (entry === undefined) {
+      failure = NO_SUCH_COMMAND;
+      throw new ContainerError({ message: `No help topic for '${wanted}'`, code: "ERR_USAGE" });
+    }
     const command = await entry.load();
+    const own = command.ordered === true ? given : flagsFirst({ ...command.flags, ...HELP }, given);
     const usage = () =>
       `NAME:\n   ${name} ${wanted} - ${entry.help}\n\nUSAGE:\n   ${name} ${wanted} ${command.usage}\n\nOPTIONS:\n${flagHelp(command.flags)}`;
-    if (asked || own[0] === "--help" || own[0] === "-h") {
+    if (asked || asksForHelp(command, own)) {
       print(usage());
       return 0;
     }
@@ -126,6 +138,7 @@ export async function runRuntime(words: readonly string[], name: string): Promis
     debug(log, `${name} ${words.join(" ")}`);
     const status = await command.run(own, {
       root: flags.root ?? makeDefaultRoot(),
+      rootGiven: flags.root !== undefined,
       systemdCgroup: flags["systemd-cgroup"],
       rootless: parseRootless(flags.rootless),
       criu: flags.criu ?? "criu",
@@ -150,10 +163,25 @@ function checkGlobals(flags: Words<typeof GLOBAL_FLAGS>["flags"]): void {
   if (flags.log !== undefined) appendFileSync(flags.log, "");
 }
 
+/** Among its flags, not among another program's words. */
+function asksForHelp({ flags }: Command, own: readonly string[]): boolean {
+  try {
+    return parseFlags({ ...flags, ...HELP }, own).flags.help === true;
+  } catch {
+    return false;
+  }
+}
+
 /** As runc does: help on the output, and what is wrong on the error stream. @throws ContainerError */
 function checkWords(command: Command, own: readonly string[], name: string, wanted: string, usage: () => string): void {
   const [least, most] = command.words;
-  const count = parseFlags(command.flags, own).rest.length;
+  let count: number;
+  try {
+    count = parseFlags(command.flags, own).rest.length;
+  } catch (error) {
+    if (error instanceof ContainerError) print(`Incorrect Usage: ${error.message}\n\n${usage()}`);
+    throw error;
+  }
   if (count >= least && count <= most) return;
   print(`Incorrect Usage.\n\n${usage()}`);
   const demand = least === most ? `exactly ${least}` : count < least ? `a minimum of ${least}` : `a maximum of ${most}`;
@@ -244,7 +272,7 @@ function writeLog(level: "error" | "warning", msg: string, fields: object, { pat
 /** runc's words where engines look for them. */
 function messageOf(error: unknown): string {
   if (!(error instanceof ContainerError))
-    return error instanceof Error ? (error.stack ?? error.message) : String(error);
+    return error instanceof Error ? (wordsOfFile(error) ?? error.stack ?? error.message) : String(error);
   const detail = [
     error.code !== undefined && error.errno !== undefined ? error.code : undefined,
     error.from === undefined ? undefined : `at ${error.from.replace(/^\/spec/, "") || "/"}`,
@@ -255,4 +283,11 @@ function messageOf(error: unknown): string {
   const words = tells ? `${error.message} (${detail})` : error.message;
   const advised = error.hint === undefined ? words : `${words}: ${error.hint}`;
   return [advised, ...(error.left ?? []).map((each) => `could not be taken back: ${each}`)].join("; ");
+}
+
+/** A file operation of Node's that was refused, in the words of Go: "open /x: no such file or directory". */
+function wordsOfFile(error: Error): string | undefined {
+  if (!("syscall" in error && "path" in error)) return;
+  const [, words = error.message] = /^[A-Z0-9]+: (.*?), /.exec(error.message) ?? [];
+  return `${error.syscall} ${error.path}: ${words}`;
 }

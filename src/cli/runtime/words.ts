@@ -36,6 +36,10 @@ function wordsFor(error: ContainerError): string {
       : `exec: ${JSON.stringify(name)}: ${word}`;
   }
   if (step === "execute") return `exec ${name}: ${EXECUTABLE[code] ?? code}`;
+  if (step === "runHook") {
+    const [kind, at] = (error.from ?? "").split("/").slice(-2);
+    return `error running ${kind} hook #${at}: ${code === "ETIME" ? "it ran past its timeout" : "it did not succeed"}: ${message}`;
+  }
   if (step === "changeDirectory")
     return `chdir to cwd (${JSON.stringify(name)}) set in config.json failed: ${EXECUTABLE[code] ?? code}`;
   return message;
