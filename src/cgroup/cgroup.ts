@@ -49,8 +49,12 @@ export function createDirectory(path: string, { shared = false } = {}): string[]
     });
   }
   if (missing.length === 0 && !shared && processes(path).length > 0) {
-    throw new ContainerError({ message: `cannot use cgroup ${path}: it has processes`, code: "EBUSY", path });
+    // runc's words
+    const message = `container's cgroup is not empty: ${path} has ${processes(path).length} process(es)`;
+    throw new ContainerError({ message, code: "EBUSY", path });
   }
+  if (missing.length === 0 && isFrozenAt(path))
+    throw new ContainerError({ message: `container's cgroup unexpectedly frozen: ${path}`, code: "EBUSY", path });
   return missing.filter(makeDirectory);
 }
 
@@ -146,6 +150,12 @@ export function isFrozen(directories: readonly CgroupDirectory[]): boolean {
       : hierarchy.controllers.includes("freezer") &&
         (readIfPresent(`${path}/freezer.state`)?.trim() ?? "THAWED") !== "THAWED",
   );
+}
+
+/** What is put into a frozen cgroup could neither go on nor, on version 1, be killed. */
+function isFrozenAt(path: string): boolean {
+  const state = readIfPresent(`${path}/freezer.state`)?.trim() ?? "THAWED";
+  return state !== "THAWED" || /^frozen 1$/m.test(readIfPresent(`${path}/cgroup.events`) ?? "");
 }
 
 /** Sends SIGKILL to every process of the container and thaws those that are frozen. Does not wait for their end. */

@@ -8,25 +8,35 @@ import type { HookArgs } from "../plan/step.ts";
  * @throws ContainerError when it cannot be started, fails, or does not end in time (it is killed then, with all that it
  * has started)
  */
-export function runHook({ kind, path, args, env, timeoutMs }: HookArgs, stateJson: string): void {
-  const what = `${kind} hook ${path}`;
+export function runHook({ kind, at, path, args, env, timeoutMs }: HookArgs, stateJson: string): void {
+  // runc's words
+  const what = `error running ${kind} hook #${at}`;
   const state = sealedFile("caisson-state", Buffer.from(stateJson));
   // the descriptor that wrote it stands at the end, and the hook reads from the start
   const input = open(`/proc/self/fd/${state}`, O.RDONLY);
   close(state);
   try {
     // only with a limit: without one, it is to get the signals of the terminal that we get
-    const pid = spawn(path, [...args], [...env], [input, 1, 2], timeoutMs > 0);
+    const pid = spawn(path, [...args], [...(env ?? ownEnvironment())], [input, 1, 2], timeoutMs > 0);
     const pidfd = openProcess(pid);
     const [ended] = wait([pidfd], timeoutMs > 0 ? timeoutMs : -1);
     if (ended === 0) killGroup(pid);
     const ending = reap(pidfd);
     close(pidfd);
     if (ended === 0)
-      throw new ContainerError({ message: `${what} timed out after ${timeoutMs / 1000} s`, code: "ETIME", path });
+      throw new ContainerError({
+        message: `${what}: ${path} ran past its timeout of ${timeoutMs / 1000} s`,
+        code: "ETIME",
+        path,
+      });
     if (ending?.status !== 0)
-      throw new ContainerError({ message: `${what} failed: exit status ${ending?.status}`, path });
+      throw new ContainerError({ message: `${what}: ${path} ended with exit status ${ending?.status}`, path });
   } finally {
     close(input);
   }
+}
+
+/** What a hook gets that names no environment, with every runtime. */
+function ownEnvironment(): string[] {
+  return Object.entries(process.env).map(([name, value]) => `${name}=${value}`);
 }

@@ -90,6 +90,11 @@ const PROPAGATIONS: ReadonlyMap<string, Propagation> = new Map(
   ]),
 );
 
+/** A propagation by its name, "rshared" with all below it. @returns undefined for no such name */
+export function parsePropagation(name: string): Propagation | undefined {
+  return PROPAGATIONS.get(name);
+}
+
 const OTHERS = [
   "bind",
   "rbind",

@@ -406,7 +406,8 @@ function unifiedWrites(
   return Object.entries(unified).flatMap(([file, value]) => {
     const from = `${RESOURCES}/unified/${pointerToken(file)}`;
     if (layout.mode !== "v2" || directory === undefined)
-      throw unsupported(from, "this system does not run on cgroup v2 alone");
+      // runc's words first
+      throw unsupported(from, "invalid configuration: cannot use unified on cgroup v1, which this system runs on");
     // A file name, never a path: "../x" would be another cgroup's.
     if (!/^[^/\0]*\.[^/\0]+$/.test(file) || file.startsWith("."))
       throw unsupported(from, "it is not a cgroup file's name");

@@ -25,7 +25,7 @@ import {
 import { connectNetwork, moveDevices, raiseLoopback } from "./network.ts";
 import { hidePaths } from "./paths.ts";
 import { dropPrivileges, filterSyscalls } from "./privileges.ts";
-import { execute, findExecutable } from "./process.ts";
+import { enterDirectory, environmentOf, execute, findExecutable } from "./process.ts";
 import { joinClass, rejoinClass } from "./resctrl.ts";
 import { attachRoot, changeRoot, leaveMounts, makeWorkingDirectory, openMappedRoot, openRoot } from "./rootfs.ts";
 import { bindSharedViews, cloneInside, refuseUnmapped } from "./rootless.ts";
@@ -102,10 +102,11 @@ export function compile(given: Definition, host: Host): Plan {
     ...setMachineView(spec),
     ...schedule(process),
     ...setLabels(process, host),
+    ...enterDirectory(process),
     ...dropPrivileges(process, seccomp, setgroupsDenied(spec, host)),
     ...findExecutable(process),
     ...waitForStart(start, late && isNew(spec, "pid")),
-    ...initHooks(spec, "startContainer"),
+    ...initHooks(spec, "startContainer", environmentOf(process, home)),
     ...keepDescriptors(preserved),
     ...filterSyscalls(process, seccomp, host, start === "now" ? "creating" : "created"),
     ...execute(process, home),
@@ -157,6 +158,7 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     { name: "closeSlot", args: { file: "root" }, from: "/spec/root" },
     ...setMachineView(spec),
     ...schedule(process),
+    ...enterDirectory(process),
     ...dropPrivileges(process, seccomp, setgroups === "deny"),
     ...findExecutable(process),
     { name: "dieWithParent", args: { signal: 0 }, from: "/spec/process" },

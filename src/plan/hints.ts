@@ -32,7 +32,7 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   },
   checkProcTarget: {
     ELOOP: "the target is a symbolic link in the root: an image must not redirect proc or sysfs",
-    ENOTDIR: "the target is not an ordinary directory: an image must not redirect proc or sysfs",
+    ENOTDIR: "proc and sysfs must be mounted on ordinary directory, which no image may redirect",
   },
   checkProcSource: {
     EINVAL: "only a proc filesystem can be mounted on /proc: bind the host's /proc, or use type proc",

@@ -5,7 +5,7 @@ import type { HookArgs, Step } from "./step.ts";
 export function hostHooks({ hooks }: Spec, ...kinds: HookName[]): Step[] {
   return kinds.flatMap((kind) =>
     (hooks?.[kind] ?? []).map(
-      (hook, at): Step => ({ name: "runHostHook", args: hookArgs(kind, hook), from: `/spec/hooks/${kind}/${at}` }),
+      (hook, at): Step => ({ name: "runHostHook", args: hookArgs(kind, hook, at), from: `/spec/hooks/${kind}/${at}` }),
     ),
   );
 }
@@ -18,25 +18,28 @@ export function promiseHooks({ hooks }: Spec): Step[] {
     : [
         {
           name: "promiseHooks",
-          args: { hooks: poststop.map((hook) => hookArgs("poststop", hook)) },
+          args: { hooks: poststop.map((hook, at) => hookArgs("poststop", hook, at)) },
           from: "/spec/hooks/poststop",
         },
       ];
 }
 
-function hookArgs(kind: HookName, { path, args = [path], env = [], timeout = 0 }: Hook): HookArgs {
-  return { kind, path, args, env, timeoutMs: timeout * 1000 };
+function hookArgs(kind: HookName, { path, args = [path], env, timeout = 0 }: Hook, at: number): HookArgs {
+  return { kind, at, path, args, ...(env === undefined ? {} : { env }), timeoutMs: timeout * 1000 };
 }
 
-/** Hooks of the container's namespaces; their standard input is filled by the host once the pid is known. */
-export function initHooks({ hooks }: Spec, kind: HookName): Step[] {
+/**
+ * Hooks of the container's namespaces; their standard input is filled by the host once the pid is known.
+ * @param inherited the environment of those that name none
+ */
+export function initHooks({ hooks }: Spec, kind: HookName, inherited: readonly string[] = []): Step[] {
   const wanted = hooks?.[kind] ?? [];
   const from = `/spec/hooks/${kind}`;
   if (wanted.length === 0) return [];
   const state = `state/${kind}`;
   return [
     ...wanted.map(
-      ({ path, args = [path], env = [], timeout = 0 }, at): Step => ({
+      ({ path, args = [path], env = inherited, timeout = 0 }, at): Step => ({
         name: "runHook",
         args: { hook: [path, ...args], environment: env, state, timeoutMs: timeout * 1000 },
         from: `${from}/${at}`,

@@ -14,6 +14,7 @@ import type { Host } from "./host.ts";
 import { mountContext } from "./labels.ts";
 import { isNew } from "./namespaces.ts";
 import { joinPath, normalPath } from "./path.ts";
+import { rootPropagation } from "./rootfs.ts";
 import type { Step } from "./step.ts";
 
 const slotOf = (at: number) => `mounts/${at}`;
@@ -55,9 +56,9 @@ export function openSources(definition: Definition): Step[] {
  * What a clone of the host's mounts starts as. Only who asks to share or receive keeps a tie to the host, and passing
  * something back takes a shared root, too, as engines say it.
  */
-function basePropagation(asked: readonly Propagation[], { linux }: Spec): number {
+function basePropagation(asked: readonly Propagation[], spec: Spec): number {
   if (!asked.some(({ flag }) => flag === PROPAGATION.shared || flag === PROPAGATION.slave)) return PROPAGATION.private;
-  return linux?.rootfsPropagation === "shared" ? 0 : PROPAGATION.slave;
+  return rootPropagation(spec)?.flag === PROPAGATION.shared ? 0 : PROPAGATION.slave;
 }
 
 /** All mounts of the spec, in its order. */

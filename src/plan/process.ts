@@ -20,12 +20,17 @@ export function hasHome(env: readonly string[]): boolean {
   return home !== undefined && home !== "HOME=";
 }
 
+/** Before privileges are dropped: the user may be let into a directory that is closed to it, as docker's --workdir does. */
+export function enterDirectory({ cwd, user: { uid = 0, gid = 0 } = {} }: Process): Step[] {
+  return [
+    { name: "changeDirectory", args: { path: cwd, uid, gid }, from: "/spec/process/cwd" },
+    { name: "checkDirectory", args: {}, from: "/spec/process/cwd" },
+  ];
+}
+
 /** The last steps of create: what fails here, engines want to know from create. */
 export function findExecutable(process: Process): Step[] {
-  const cwd = process.cwd;
   return [
-    { name: "changeDirectory", args: { path: cwd }, from: "/spec/process/cwd" },
-    { name: "checkDirectory", args: {}, from: "/spec/process/cwd" },
     {
       name: "findExecutable",
       args: { candidates: candidatesOf(process), name: process.args?.[0] ?? "" },

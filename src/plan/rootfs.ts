@@ -1,9 +1,14 @@
-import { PROPAGATION } from "../linux/mount-options.ts";
+import { PROPAGATION, type Propagation, parsePropagation } from "../linux/mount-options.ts";
 import type { Spec } from "../spec/spec.ts";
 import type { Definition } from "./definition.ts";
 import { isNew } from "./namespaces.ts";
 import { joinPath, normalPath } from "./path.ts";
 import type { Step } from "./step.ts";
+
+/** What the root is to share with the host, if the spec says anything about it. */
+export function rootPropagation({ linux }: Spec): Propagation | undefined {
+  return parsePropagation(linux?.rootfsPropagation ?? "");
+}
 
 /** The root as a detached tree: the layers of an image, or a directory of the bundle. */
 export function openRoot({ spec, root, bundle }: Definition): Step[] {
@@ -17,7 +22,7 @@ export function openRoot({ spec, root, bundle }: Definition): Step[] {
       args: {
         path: joinPath(bundle, spec.root?.path ?? ""),
         // a clone of a shared mount is its peer: what the container mounts would appear on the host
-        propagation: spec.linux?.rootfsPropagation === "slave" ? PROPAGATION.slave : PROPAGATION.private,
+        propagation: rootPropagation(spec)?.flag === PROPAGATION.slave ? PROPAGATION.slave : PROPAGATION.private,
         slot: "root",
       },
       from: "/spec/root/path",
@@ -35,7 +40,7 @@ export function openMappedRoot({ spec, root }: Definition): Step[] {
 export function leaveMounts(spec: Spec): Step[] {
   if (!isNew(spec, "mount")) return [];
   // a slave still receives the host's mounts, which rootfsPropagation may ask for
-  const propagation = spec.linux?.rootfsPropagation === undefined ? PROPAGATION.private : PROPAGATION.slave;
+  const propagation = rootPropagation(spec) === undefined ? PROPAGATION.private : PROPAGATION.slave;
   return [{ name: "setPropagation", args: { propagation }, from: "/spec/linux/rootfsPropagation" }];
 }
 
@@ -58,7 +63,7 @@ export function changeRoot({ spec, noPivot }: Definition): Step[] {
     noPivot === true || !isNew(spec, "mount")
       ? { name: "changeRoot", args: { root: "root" }, from: "/spec/root" }
       : { name: "pivotRoot", args: { root: "root" }, from: "/spec/root" };
-  const propagation = spec.linux?.rootfsPropagation;
+  const propagation = rootPropagation(spec);
   return [
     change,
     ...(propagation === undefined
@@ -66,7 +71,12 @@ export function changeRoot({ spec, noPivot }: Definition): Step[] {
       : [
           {
             name: "setMountPropagation" as const,
-            args: { root: "root", target: "/", propagation: PROPAGATION[propagation], recursive: 0 },
+            args: {
+              root: "root",
+              target: "/",
+              propagation: propagation.flag,
+              recursive: propagation.recursive ? 1 : 0,
+            },
             from: "/spec/linux/rootfsPropagation",
           },
         ]),

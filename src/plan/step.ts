@@ -122,7 +122,7 @@ export const INIT_STEPS = {
   checkCapabilities: init(48, { effective: "number", permitted: "number", inheritable: "number", ambient: "number", bounding: "number" }, () => "checks that the kernel holds exactly those capabilities", "A set that was computed wrong is found here, not by an attacker."),
   setNoNewPrivileges: init(49, {}, () => "forbids gaining privileges by execve", "Set-user-id programs and file capabilities lose their effect."),
   loadSeccomp: init(50, { program: "bytes", flags: "number" }, ({ program }) => `loads a system call filter of ${program.length / 8} instructions`, "System calls that a container does not need are refused before the kernel's code for them is reached."),
-  changeDirectory: init(51, { path: "string" }, ({ path }) => `works in ${path}`, "The working directory is looked up as the container's user."),
+  changeDirectory: init(51, { path: "string", uid: "number", gid: "number" }, ({ path }) => `works in ${path}`, "The working directory may be closed to the container's user; one that is closed to its root is entered as the user."),
   checkDirectory: init(52, {}, () => "checks that its working directory is inside the root", "A directory of the host that stayed open would be a way out (CVE-2024-21626)."),
   makeWorkingDirectory: init(53, { root: "reads", path: "string" }, ({ path }) => `makes the directory ${path} where it is missing`, "Engines expect a missing working directory to be created."),
   findExecutable: init(54, { candidates: "strings", name: "string" }, ({ candidates }) => `looks for the executable: ${candidates.join(", ")}`, "It is looked up as the container's user, while the creator can still be told."),
@@ -246,9 +246,12 @@ export interface EndpointArgs {
 /** A hook of the runtime's namespaces; the first of args is the name, as for execv(3). */
 export interface HookArgs {
   kind: string;
+  /** Its place among those of its kind, from 0. */
+  at: number;
   path: string;
   args: readonly string[];
-  env: readonly string[];
+  /** Without one, that of the runtime. */
+  env?: readonly string[];
   /** 0: without limit. */
   timeoutMs: number;
 }

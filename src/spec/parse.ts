@@ -554,7 +554,11 @@ const linux = object<spec.Linux>(
     netDevices,
     cgroupsPath,
     resources: resourcesShape,
-    rootfsPropagation: oneOf(["private", "shared", "slave", "unbindable"]),
+    // the recursive ones are not in the specification, but engines write them
+    rootfsPropagation: oneOf([
+      ...["private", "shared", "slave", "unbindable"],
+      ...["rprivate", "rshared", "rslave", "runbindable"],
+    ] as const),
     seccomp,
     sysctl: sysctls,
     maskedPaths: array(absolutePath),

@@ -320,7 +320,15 @@ export interface Rdma {
   hcaObjects?: number;
 }
 
-export type RootfsPropagation = "private" | "shared" | "slave" | "unbindable";
+export type RootfsPropagation =
+  | "private"
+  | "shared"
+  | "slave"
+  | "unbindable"
+  | "rprivate"
+  | "rshared"
+  | "rslave"
+  | "runbindable";
 
 export type SeccompAction =
   | "SCMP_ACT_KILL"

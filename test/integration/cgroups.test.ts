@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
 import {
@@ -196,9 +196,31 @@ test("a cgroup that has other processes is not taken", () => {
     }),
   );
   expect(status).toBe(1);
-  expect(stderr).toContain("it has processes");
+  expect(stderr).toContain("container's cgroup is not empty");
   // the failure must not have touched the one that was there
   expect(state(first).status).toBe("running");
+});
+
+test("a cgroup that is frozen already is refused: what enters it could not even be killed", ({ skip }) => {
+  skip(!version1, "version 1 is not there");
+  const name = `/caisson-frozen-${process.pid}`;
+  const directory = `/sys/fs/cgroup/freezer${name}`;
+  const bundle = makeBundle((spec) => {
+    spec.linux.cgroupsPath = name;
+  });
+  mkdirSync(directory);
+  try {
+    writeFileSync(`${directory}/freezer.state`, "FROZEN");
+    for (const verb of ["run", "create"])
+      expect(runtime([verb, "--bundle", bundle.path, bundle.id])).toMatchObject({
+        status: 1,
+        stderr: expect.stringContaining("container's cgroup unexpectedly frozen"),
+      });
+    expect(existsSync(directory)).toBe(true);
+  } finally {
+    rmdirSync(directory);
+  }
+  expect(cgroupDirectories().filter((path) => path.includes(name))).toEqual([]);
 });
 
 test("the container sees its own cgroups read-only under /sys/fs/cgroup", ({ skip }) => {

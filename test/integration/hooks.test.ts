@@ -165,6 +165,8 @@ test("a hook that does not exist is an error", () => {
     const { status, stderr } = run(bundle);
     expect(status, kind).toBe(1);
     expect(stderr, kind).toContain(`/hooks/${kind}/0`);
+    // runc's words
+    expect(stderr, kind).toContain(`error running ${kind} hook #0: `);
   }
 });
 
@@ -179,8 +181,8 @@ test("poststop hooks that fail are logged, and keep neither the others from runn
   until("it has ended", () => state(bundle).status === "stopped");
   const { status, stderr } = remove(bundle);
   expect(status).toBe(0);
-  expect(stderr).toMatch(/level=warning msg="poststop hook \/bin\/false failed: exit status 1"/);
-  expect(stderr).toMatch(/level=warning msg="poststop hook \/no\/such\/hook failed/);
+  expect(stderr).toMatch(/level=warning msg="error running poststop hook #0: \/bin\/false ended with exit status 1"/);
+  expect(stderr).toMatch(/level=warning msg="error running poststop hook #1: \/no\/such\/hook/);
   expect(records().map(({ argument }) => argument)).toEqual(["poststop 1", "poststop 2"]);
   expect(existsSync(join(bundle.path, "..", "state", bundle.id))).toBe(false);
   expect(cgroupDirectories().filter((path) => path.includes(bundle.id))).toEqual([]);
@@ -200,7 +202,7 @@ describe("a poststart hook that fails stops the container", () => {
     const { pid } = state(bundle);
     expect(start(bundle)).toMatchObject({
       status: 1,
-      stderr: expect.stringContaining("poststart hook /bin/false failed: exit status 1 (at /hooks/poststart/1)"),
+      stderr: expect.stringContaining("error running poststart hook #1: /bin/false ended with exit status 1"),
     });
     expect(alive(pid)).toBe(false);
     expect(state(bundle).status).toBe("stopped");
@@ -272,6 +274,23 @@ test("a hook has the environment it was given, and no other", () => {
   expect(["outside", "between", "inside"].map(seen)).toEqual(
     [1, 2, 3].map((number) => [`ONLY=${number}`, "PATH=/bin:/usr/bin"]),
   );
+});
+
+test("a hook that names no environment has the runtime's; inside of the container, that of its process", () => {
+  const { bundle } = hookedBundle((spec) => {
+    const log = join(dirname(spec.hooks?.poststop?.[0]?.path ?? ""), "log");
+    const script = (to: string) => ["sh", "-c", `echo $OUTER/$INNER/$HOME > ${to}`];
+    spec.process.env = ["PATH=/bin", "INNER=of the process"];
+    spec.hooks = {
+      createRuntime: [{ path: "/bin/sh", args: script(`${log}/outside`) }],
+      startContainer: [{ path: "/bin/sh", args: script("/log/inside") }],
+    };
+  });
+  const env = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", HOME: "/somewhere", OUTER: "of the runtime" };
+  expect(run(bundle, { env })).toMatchObject({ status: 0, stderr: "" });
+  const [outside, inside] = ["outside", "inside"].map((name) => readFileSync(join(bundle.path, "log", name), "utf8"));
+  expect(outside).toBe("of the runtime///somewhere\n");
+  expect(inside).toBe("/of the process//root\n");
 });
 
 test("the trace has the hooks that run after start", () => {

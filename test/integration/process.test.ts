@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import type { ExecCpuAffinity, Process } from "../../src/spec/spec.ts";
@@ -14,6 +14,7 @@ import {
   results,
   run,
   seenIn,
+  startContainer,
 } from "../support/bundle.ts";
 
 // OCI runtime-spec, config.md "Process", and "process" of config-linux.md.
@@ -101,15 +102,28 @@ describe("the working directory", () => {
     expect(seen.cwd).toBe("/tmp/deep/er");
   });
 
-  test("is entered with the rights of the container's user", () => {
+  test("may be closed to the container's user, as with docker's --workdir: the runtime enters it", () => {
     const bundle = makeBundle((spec) => {
       spec.process.user = { uid: 1000, gid: 1000 };
       delete spec.process.capabilities;
       spec.process.cwd = "/root";
+      spec.process.args = ["/bin/probe", "--stat", "/root/."];
     });
-    const { status, stderr } = run(bundle);
-    expect(status).toBe(1);
-    expect(stderr).toContain("permission denied");
+    const seen = seenIn(run(bundle));
+    expect(seen.cwd).toBe("/root");
+    expect(results(seen.actions)).toEqual(["EACCES"]);
+  });
+
+  test("of root, too, may be closed to it: it has no capabilities, and exec enters as create does", () => {
+    const bundle = makeBundle((spec) => {
+      delete spec.process.capabilities;
+      spec.process.cwd = "/home";
+      spec.process.args = ["/bin/probe", "--sleep", "60"];
+    });
+    chownSync(join(bundle.rootfs, "home"), 42, 42);
+    chmodSync(join(bundle.rootfs, "home"), 0o700);
+    startContainer(bundle);
+    expect(seenIn(exec(bundle, ["/bin/probe"], { flags: ["--user", "0"] })).cwd).toBe("/home");
   });
 
   test.each(["/proc/self/fd/3", "/proc/self/fd/7", "/proc/1/fd/8", "/proc/self/cwd"])(

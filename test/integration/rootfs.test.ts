@@ -283,6 +283,20 @@ test("rootfsPropagation decides how the root passes mounts on", () => {
   }
 });
 
+test("rootfsPropagation may be recursive, as engines write it for volumes that receive or share", () => {
+  covers("linux.rootfsPropagation");
+  for (const [kind, below] of [
+    ["rprivate", []],
+    ["rslave", []],
+    ["rshared", [expect.stringMatching(/^shared:/)]],
+  ] as const) {
+    const seen = probe((spec) => {
+      spec.linux.rootfsPropagation = kind;
+    });
+    expect(seen.mounts.find(({ mountPoint }) => mountPoint === "/dev/shm")?.optionalFields, kind).toEqual(below);
+  }
+});
+
 test("a root that is a slave receives what the host mounts in it later, and passes nothing back", () => {
   covers("linux.rootfsPropagation");
   const every = ["CAP_SYS_ADMIN"];

@@ -145,6 +145,13 @@ test("a filter that even execve does not pass is an error, not a container", () 
   expect(stderr).toContain("operation not permitted");
 });
 
+test("a filter that refuses everything, exit too, ends the container all the same", () => {
+  const bundle = makeBundle((spec) => {
+    spec.linux.seccomp = { defaultAction: "SCMP_ACT_ERRNO" };
+  });
+  expect(run(bundle)).toMatchObject({ status: 128 + 4, stdout: "" });
+});
+
 test("without a filter there is none", () => {
   expect(probe(() => undefined).seccomp).toEqual({ mode: 0, filters: 0 });
 });
