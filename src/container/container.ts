@@ -62,6 +62,8 @@ export interface Start {
   adopt?: (process: Running) => void;
   /** Told of what went wrong and did not end the operation. */
   warn?: Warn;
+  /** Leaves steps out of the plan, or adds some, to show what they are for; what is kept of it tells the whole plan. */
+  alter?: (plan: Plan) => Plan;
   /** Where a failed creation is kept, and under which name beside its id; by default beneath the state root. */
   failures?: { directory: string; name: string };
 }
@@ -118,7 +120,7 @@ export class Container {
     const host = hostFor(definition);
     const preserved = start.preserved ?? [];
     const whole = { ...userFacts(definition), ...definition, preserved: preserved.length };
-    const plan = compile(whole, host);
+    const plan = altered(compile(whole, host), start);
     for (const line of withheldCapabilities(spec.process ?? { cwd: "/" }, spec, host)) start.warn?.(line);
     const store = Store.make(root, id) ?? remake(root, id);
     const container = new Container(root, id);
@@ -428,7 +430,7 @@ export class Container {
     };
     const host = detectHost();
     for (const line of withheldCapabilities(process, spec, host)) start.warn?.(line);
-    const plan = compileExec(definition, host);
+    const plan = altered(compileExec(definition, host), start);
     const { trace, failed } = recordExec(`${this.#root}/${this.id}`, definition, host);
     const context = this.#context(-1, record, start);
     context.container = { pid: record.pid };
@@ -565,6 +567,10 @@ function remake(root: string, id: string): Store {
     if (store !== undefined) return store;
   }
   throw new ContainerError({ message: "container with given ID already exists", code: "EEXIST" });
+}
+
+function altered(plan: Plan, { alter }: Start): Plan {
+  return alter === undefined ? plan : alter(plan);
 }
 
 function launcherOf({ launcher }: Start): { launcher?: Launcher } {

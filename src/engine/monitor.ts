@@ -83,7 +83,7 @@ export class Monitor {
     const nothing = open("/dev/null", O.RDWR);
     // opened anew: a duplicate would share our lock, and keep it for as long as the monitor lives
     const place = open(`/proc/self/fd/${directory}`, O.RDONLY | O.DIRECTORY);
-    const program = cleanupProgram(cleanup);
+    const program = ownProgram(cleanup);
     const words = [
       "caisson-monitor",
       ...(tty ? ["--tty"] : []),
@@ -162,8 +162,8 @@ function failure(said: Message | undefined): ContainerError {
   });
 }
 
-/** Ourselves, with the words of the clean-up command. */
-function cleanupProgram(words: readonly string[]): { file: number; argv: string[]; environment: string[] } {
+/** Ourselves, to be started with the words of a command; the descriptor is the caller's to close. */
+export function ownProgram(words: readonly string[]): { file: number; argv: string[]; environment: string[] } {
   const script = argv[1] ?? "";
   const compiled = script.startsWith("/$bunfs/");
   return {

@@ -29,6 +29,7 @@ const COMMANDS: { [name: string]: () => Promise<Define> } = {
   trace: async () => (await import("./trace.ts")).defineTrace,
   why: async () => (await import("./why.ts")).defineWhy,
   verify: async () => (await import("./verify.ts")).defineVerify,
+  learn: async () => (await import("./learn.ts")).defineLearn,
   cleanup: async () => (await import("./cleanup.ts")).defineCleanup,
 };
 
