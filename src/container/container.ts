@@ -13,6 +13,7 @@ import {
 } from "../execute/host.ts";
 import type { Launcher } from "../execute/init.ts";
 import { resume, resumesWithHost } from "../execute/resume.ts";
+import type { Signals } from "../execute/signals.ts";
 import { makeAnonymousTrace, makeTrace, openTrace, tryOpenTrace } from "../execute/trace-file.ts";
 import { detectHost, mayEnter, setgroupsOf } from "../host/host.ts";
 import { addon } from "../kernel/addon.ts";
@@ -64,6 +65,8 @@ export interface Start {
   warn?: Warn;
   /** Leaves steps out of the plan, or adds some, to show what they are for; what is kept of it tells the whole plan. */
   alter?: (plan: Plan) => Plan;
+  /** By which the making of it is ended, and taken back. */
+  signals?: Signals;
   /** Where a failed creation is kept, and under which name beside its id; by default beneath the state root. */
   failures?: { directory: string; name: string };
 }
@@ -466,7 +469,7 @@ export class Container {
     }
   }
 
-  #context(directory: number, record: Record, { services, moveDevice, warn }: Start): HostContext {
+  #context(directory: number, record: Record, { services, moveDevice, warn, signals }: Start): HostContext {
     return {
       id: this.id,
       directory,
@@ -486,6 +489,7 @@ export class Container {
       warn,
       ...(services === undefined ? {} : { services }),
       ...(moveDevice === undefined ? {} : { moveDevice }),
+      ...(signals === undefined ? {} : { signals }),
     };
   }
 

@@ -1,10 +1,10 @@
 import { ContainerError } from "../error.ts";
+import type { Signals } from "../execute/signals.ts";
 import { close } from "../kernel/file.ts";
-import { catchSignals, type Ending, POLLHUP, POLLIN, POLLOUT, reap, signal, wait } from "../kernel/process.ts";
+import { type Ending, POLLHUP, POLLIN, POLLOUT, reap, signal, wait } from "../kernel/process.ts";
 import { receive } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { isTerminal, makeRaw, resizeTerminal, terminalSize } from "../kernel/terminal.ts";
-import { SIGNALS } from "../linux/signals.ts";
 import type { Process } from "../spec/spec.ts";
 import type { Running } from "./container.ts";
 import type { Notify } from "./notify.ts";
@@ -12,8 +12,6 @@ import type { Notify } from "./notify.ts";
 const { pid } = process;
 
 const SIGWINCH = 28;
-/** Not forwarded: what no handler can catch, what the terminal handles, and the death of our own children. */
-const KEPT = new Set([4, 8, 9, 11, 17, 19]);
 const CHUNK_BYTES = 32 * 1024;
 
 /** Takes the master of the container's terminal from the socket that init sends it on. */
@@ -29,8 +27,9 @@ export function takeTerminal(socket: number): number {
  * Stays with a child of ours until it ends: signals are forwarded, and with a terminal its input and output copied.
  * @returns how it ended
  */
-export function attend({ pidfd }: Running, master?: number, notify?: Notify): Ending {
-  const signals = catchSignals(Object.values(SIGNALS).filter((number) => !KEPT.has(number)));
+export function attend({ pidfd }: Running, signals: Signals, master?: number, notify?: Notify): Ending {
+  // those that came while it was made
+  forward(signals, pidfd, master);
   if (master === undefined) return awaitEnding(pidfd, signals, notify);
   const restore = isTerminal(0) ? makeRaw(0) : () => undefined;
   try {
@@ -40,9 +39,9 @@ export function attend({ pidfd }: Running, master?: number, notify?: Notify): En
   }
 }
 
-function awaitEnding(pidfd: number, signals: number, notify: Notify | undefined): Ending {
+function awaitEnding(pidfd: number, signals: Signals, notify: Notify | undefined): Ending {
   for (;;) {
-    const [ended = 0, , said = 0] = wait([pidfd, signals, notify?.descriptor ?? -1]);
+    const [ended = 0, , said = 0] = wait([pidfd, signals.descriptor, notify?.descriptor ?? -1]);
     // our own end is the container's, so it is us whom the manager is to watch
     if (said !== 0) notify?.take(pid);
     forward(signals, pidfd, undefined);
@@ -51,13 +50,13 @@ function awaitEnding(pidfd: number, signals: number, notify: Notify | undefined)
   }
 }
 
-function copyTerminal(pidfd: number, signals: number, master: number, notify: Notify | undefined): Ending {
+function copyTerminal(pidfd: number, signals: Signals, master: number, notify: Notify | undefined): Ending {
   const buffer = Buffer.alloc(CHUNK_BYTES);
   let input = true;
   fitTerminal(master);
   for (;;) {
     const [ended = 0, , output = 0, said = 0, typed = 0] = wait([
-      ...[pidfd, signals, master, notify?.descriptor ?? -1],
+      ...[pidfd, signals.descriptor, master, notify?.descriptor ?? -1],
       ...(input ? [0] : []),
     ]);
     forward(signals, pidfd, master);
@@ -80,10 +79,8 @@ function copyTerminal(pidfd: number, signals: number, master: number, notify: No
   }
 }
 
-function forward(signals: number, pidfd: number, master: number | undefined): void {
-  const bytes = new Uint8Array(64);
-  const length = tryCall("read", signals, bytes, bytes.length);
-  for (const number of bytes.subarray(0, Math.max(length, 0))) {
+function forward(signals: Signals, pidfd: number, master: number | undefined): void {
+  for (const number of signals.take()) {
     if (number === SIGWINCH && master !== undefined) fitTerminal(master);
     else signal(pidfd, number);
   }

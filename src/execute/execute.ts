@@ -88,7 +88,7 @@ export function execute(
     }
     addon().traceStep(index);
     const slots = inherited.map((slot) => context.slots.get(slot) ?? -1);
-    init = new Init(bytes, trace, slots, preserved, launcher);
+    init = new Init(bytes, trace, slots, preserved, launcher, context.signals);
     context.process = init;
     addon().traceStep(-1);
   }

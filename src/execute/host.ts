@@ -15,6 +15,7 @@ import { OCI_VERSION } from "../spec/template.ts";
 import { runHook } from "./hook.ts";
 import { mapByHelper, writeIdFile } from "./id-map.ts";
 import { enterClass, makeClass, monitorClass, removeClass } from "./resctrl.ts";
+import type { Signals } from "./signals.ts";
 
 const EPIPE = 32;
 
@@ -34,6 +35,8 @@ export interface HostContext {
   warn?: ((message: string) => void) | undefined;
   /** Makes the container visible to other commands. */
   record: (pid: number) => void;
+  /** What ends our waiting while the plan runs; what takes it back is not to be ended so. */
+  signals?: Signals;
   /** Our end of the socket that the terminal's master arrives on, for "creator" consoles. */
   terminal?: number;
   /** Moves a network device into a network namespace; its code is loaded only for who names devices. */
@@ -160,8 +163,8 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   // its rules go with the endpoint
   publishPorts: { run: (args, { services }) => offered(services).publishPorts(args) },
   runHostHook: {
-    run: (hook, { state, process }) =>
-      runHook(hook, state(hook.kind === "poststart" ? "running" : "creating", process?.pid ?? 0)),
+    run: (hook, { state, process, signals }) =>
+      runHook(hook, state(hook.kind === "poststart" ? "running" : "creating", process?.pid ?? 0), signals),
   },
   makeClass: {
     run: ({ path, schemata }) => makeClass(path, schemata),

@@ -4,6 +4,7 @@ import { nativeFiles } from "../kernel/addon.ts";
 import { close, sealedFile } from "../kernel/file.ts";
 import { awaitEnd, openProcess, reap, signal, spawn, wait } from "../kernel/process.ts";
 import { type Packet, receive, send, socketPair } from "../kernel/socket.ts";
+import type { Signals } from "./signals.ts";
 
 /*
  *  host                                      init (first stage)            init (the container's first process)
@@ -50,19 +51,22 @@ export class Init {
   /** Of the first stage, when we are its parent. */
   #stage = -1;
   readonly #socket: number;
+  readonly #signals: Signals | undefined;
   /** What was heard while the child was waited for. */
   #said: Said | undefined;
 
-  /** Starts init with its plan, its trace and the slots filled so far, in their order. */
+  /** Starts init with its plan, its trace and the slots filled so far, in their order; signals end our waiting for it. */
   constructor(
     plan: Uint8Array,
     trace: number,
     slots: readonly number[],
     preserved: readonly number[],
     launcher?: Launcher,
+    signals?: Signals,
   ) {
     const [ours, theirs] = socketPair();
     this.#socket = ours;
+    this.#signals = signals;
     const file = sealedFile("caisson-init", readFileSync(nativeFiles().init), true);
     const bytes = sealedFile("caisson-plan", plan);
     const launch = {
@@ -100,6 +104,7 @@ export class Init {
 
   /** @returns false when there is nothing more to hear */
   #hear(): boolean {
+    this.#signals?.wait([this.#socket]);
     const packet = receive(this.#socket, PACKET_BYTES);
     if (packet === undefined) return false;
     const { kind, step, result } = decode(packet);

@@ -2,6 +2,7 @@ import { chownSync, lstatSync, mkdirSync, readFileSync, readlinkSync, symlinkSyn
 import { Container, type Running, type Start } from "../container/container.ts";
 import { attend, takeTerminal } from "../container/foreground.ts";
 import type { Launch } from "../execute/init.ts";
+import { Signals } from "../execute/signals.ts";
 import { readTrace } from "../execute/trace-file.ts";
 import { AT_FDCWD, close, O, open } from "../kernel/file.ts";
 import { openProcess, POLLHUP, POLLIN, reap, signal, spawn, wait } from "../kernel/process.ts";
@@ -143,16 +144,18 @@ export class Specimen {
   /** A shell inside, at our terminal. */
   shell(): void {
     let master: number | undefined;
+    const signals = new Signals();
     const running = this.container.exec(
       { ...this.#process(""), args: ["/bin/sh"], terminal: true },
       {
         console: "creator",
+        signals,
         takeTerminal: (socket) => {
           master = takeTerminal(socket);
         },
       },
     );
-    attend(running, master);
+    attend(running, signals, master);
     close(running.pidfd);
     if (master !== undefined) close(master);
   }

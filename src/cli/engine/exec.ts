@@ -1,4 +1,5 @@
 import { attend, takeTerminal } from "../../container/foreground.ts";
+import { Signals } from "../../execute/signals.ts";
 import { print } from "../print.ts";
 import type { Define } from "./engine.ts";
 
@@ -31,18 +32,20 @@ export const defineExec: Define = (program, { engine, exit }) => {
     .passThroughOptions()
     .action((name: string, args: string[], options: Options) => {
       let master: number | undefined;
+      const signals = new Signals();
       const container = engine().containers.find(name);
       const { env, workdir: cwd, user, tty = false } = options;
       const running = engine().exec(
         container,
         { args, env, tty, user, cwd },
         {
+          signals,
           takeTerminal: (socket) => {
             master = takeTerminal(socket);
           },
         },
       );
       if (options.detach === true) print(String(running.pid));
-      else exit(attend(running, master).status);
+      else exit(attend(running, signals, master).status);
     });
 };

@@ -3,6 +3,7 @@ import { Container, type Running, type Start } from "../../container/container.t
 import { fitProcess } from "../../container/foreground.ts";
 import { Notify, notifyDirectory, notifyManager, withNotify } from "../../container/notify.ts";
 import { ContainerError } from "../../error.ts";
+import { Signals } from "../../execute/signals.ts";
 import type { Definition } from "../../plan/definition.ts";
 import { readBundle } from "../../spec/bundle.ts";
 import type { Process } from "../../spec/spec.ts";
@@ -49,7 +50,7 @@ export async function createFromBundle(
   flags: CreationFlags,
   { root, rootless, systemdCgroup, warn }: Globals,
   { start, console, ...more }: Start & { start: Definition["start"]; console?: "creator" },
-): Promise<{ container: Container; process: Running; notify?: Notify }> {
+): Promise<{ container: Container; process: Running; signals: Signals; notify?: Notify }> {
   if (id === undefined || id === "")
     throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
   const { spec, bundle, warnings } = readBundle(flags.bundle ?? cwd());
@@ -76,6 +77,8 @@ export async function createFromBundle(
   const whole = process === undefined ? spec : { ...spec, process };
   const sendPidfd = openPidfdSocket(flags["pidfd-socket"]);
   const network = spec.linux?.netDevices === undefined ? undefined : await import("../../network/device.ts");
+  // before anything is made: what ends us then leaves nothing, and what is for the container waits for it
+  const signals = new Signals();
   const created = describe(() =>
     Container.create(
       root,
@@ -92,6 +95,7 @@ export async function createFromBundle(
       {
         ...more,
         warn,
+        signals,
         preserved: preservedDescriptors(flags["preserve-fds"]),
         ...(manager === undefined
           ? {}
@@ -114,7 +118,7 @@ export async function createFromBundle(
       throw error;
     }
   }
-  return notify === undefined ? created : { ...created, notify };
+  return { ...created, signals, ...(notify === undefined ? {} : { notify }) };
 }
 
 /** Where the caller is being traced (TRACEPARENT), the making of the container becomes a part of that. */

@@ -3,6 +3,7 @@ import { Container } from "../../container/container.ts";
 import { attend, fitProcess, takeTerminal } from "../../container/foreground.ts";
 import { subCgroups } from "../../container/sub-cgroup.ts";
 import { ContainerError } from "../../error.ts";
+import { Signals } from "../../execute/signals.ts";
 import { signal } from "../../kernel/process.ts";
 import { parseProcess } from "../../spec/parse.ts";
 import type { Process } from "../../spec/spec.ts";
@@ -72,9 +73,11 @@ export const exec: Command = {
       });
     const sendPidfd = openPidfdSocket(flags["pidfd-socket"]);
     let master: number | undefined;
+    const signals = new Signals();
     const running = describe(() =>
       container.exec(withActivation(socket === undefined ? fitProcess(process) : process), {
         warn,
+        signals,
         preserved: preservedDescriptors(flags["preserve-fds"]),
         console: socket === undefined ? "creator" : { socket },
         ignorePaused: flags["ignore-paused"],
@@ -91,7 +94,7 @@ export const exec: Command = {
       signal(running.pidfd, SIGKILL);
       throw error;
     }
-    return flags.detach ? 0 : attend(running, master).status;
+    return flags.detach ? 0 : attend(running, signals, master).status;
   },
 };
 

@@ -1,6 +1,7 @@
 import { restore as restoreFrom } from "../../container/checkpoint.ts";
 import { attend } from "../../container/foreground.ts";
 import { ContainerError } from "../../error.ts";
+import { Signals } from "../../execute/signals.ts";
 import { readBundle } from "../../spec/bundle.ts";
 import { writePid } from "./creation.ts";
 import { CRIU_FLAGS, criuOptions } from "./criu-flags.ts";
@@ -39,6 +40,7 @@ export const restore: Command = {
       });
     const profile = flags["lsm-profile"];
     const context = flags["lsm-mount-context"];
+    const signals = new Signals();
     const { container, process } = restoreFrom(
       root,
       { id, spec, bundle, start: "now", preserved: 0 },
@@ -51,7 +53,7 @@ export const restore: Command = {
     );
     if (flags["pid-file"] !== undefined) writePid(flags["pid-file"], process.pid);
     if (flags.detach) return 0;
-    const { status } = attend(process);
+    const { status } = attend(process, signals);
     container.delete({ force: true, warn });
     return status;
   },

@@ -17,7 +17,7 @@ export const run: Command = {
   async run(words, globals) {
     const { flags, rest } = parseFlags(FLAGS, words);
     let master: number | undefined;
-    const { container, process, notify } = await createFromBundle(rest[0], flags, globals, {
+    const { container, process, signals, notify } = await createFromBundle(rest[0], flags, globals, {
       start: "now",
       ...(flags.detach ? {} : { console: "creator" as const }),
       takeTerminal: (socket) => {
@@ -29,7 +29,7 @@ export const run: Command = {
       notify?.await(process.pidfd, process.pid);
       return 0;
     }
-    const { status } = attend(process, master, notify);
+    const { status } = attend(process, signals, master, notify);
     if (!flags.keep) container.delete({ force: true, warn: globals.warn });
     return status;
   },

@@ -1,6 +1,7 @@
 import { appendFileSync, chmodSync, mkdirSync } from "node:fs";
 import { ContainerError } from "../../error.ts";
 import { inUserNamespace } from "../../host/host.ts";
+import { SIGNALS } from "../../linux/signals.ts";
 import { print, say } from "../print.ts";
 import { type Flags, flagHelp, flagsFirst, parseFlags, type Words } from "./flags.ts";
 
@@ -148,7 +149,7 @@ export async function runRuntime(words: readonly string[], name: string): Promis
     return status;
   } catch (error) {
     report(error, log, failure?.says);
-    return failure?.status ?? 1;
+    return interrupted(error) ?? failure?.status ?? 1;
   }
 }
 
@@ -170,6 +171,13 @@ function asksForHelp({ flags }: Command, own: readonly string[]): boolean {
   } catch {
     return false;
   }
+}
+
+/** The status of a command that a signal has ended, as a shell tells it. */
+function interrupted(error: unknown): number | undefined {
+  const code = error instanceof ContainerError ? error.code : undefined;
+  const [, number] = Object.entries(SIGNALS).find(([name]) => name === code) ?? [];
+  return number === undefined ? undefined : 128 + number;
 }
 
 /** As runc does: help on the output, and what is wrong on the error stream. @throws ContainerError */
