@@ -21,7 +21,7 @@ import { AT_FDCWD, close, O } from "../kernel/file.ts";
 import { bootId, kin, reap, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
-import { withheldCapabilities } from "../plan/capabilities.ts";
+import { sayWithheld, withheldCapabilities } from "../plan/capabilities.ts";
 import { containerCgroups, containerUnit } from "../plan/cgroup.ts";
 import { resourceWrites } from "../plan/cgroup-files.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
@@ -124,7 +124,7 @@ export class Container {
     const preserved = start.preserved ?? [];
     const whole = { ...userFacts(definition), ...definition, preserved: preserved.length };
     const plan = altered(compile(whole, host), start);
-    for (const line of withheldCapabilities(spec.process ?? { cwd: "/" }, spec, host)) start.warn?.(line);
+    for (const each of withheldCapabilities(spec.process ?? { cwd: "/" }, spec, host)) start.warn?.(sayWithheld(each));
     const store = Store.make(root, id) ?? remake(root, id);
     const container = new Container(root, id);
     const record: Record = {
@@ -432,7 +432,7 @@ export class Container {
       ...(console === undefined ? {} : { console }),
     };
     const host = detectHost();
-    for (const line of withheldCapabilities(process, spec, host)) start.warn?.(line);
+    for (const each of withheldCapabilities(process, spec, host)) start.warn?.(sayWithheld(each));
     const plan = altered(compileExec(definition, host), start);
     const { trace, failed } = recordExec(`${this.#root}/${this.id}`, definition, host);
     const context = this.#context(-1, record, start);

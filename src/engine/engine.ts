@@ -71,10 +71,12 @@ export class Engine {
 
   /** The plan of a container that is not made: what explain prints. */
   explain(container: ContainerJson): Plan {
-    return compile(
-      { ...this.#definition(container, this.containers.directory(container.id), undefined), preserved: 0 },
-      detectHost(),
-    );
+    return compile(this.define(container), detectHost());
+  }
+
+  /** What the plan of a container that is not made is compiled from. */
+  define(container: ContainerJson): Definition {
+    return { ...this.#definition(container, this.containers.directory(container.id), undefined), preserved: 0 };
   }
 
   /**

@@ -31,16 +31,29 @@ export function grantCapabilities(process: Process, spec: Spec, host: Host): Pro
   return process.capabilities === undefined ? process : { ...process, capabilities: grantable(process, spec, host) };
 }
 
-/** What cannot be granted, a line each, for the log: OCI config.md, "Linux Process". */
-export function withheldCapabilities(process: Process, spec: Spec, host: Host): string[] {
+/** A capability that was asked for and cannot be granted. */
+export interface Withheld {
+  name: string;
+  /** JSON pointer into config.json. */
+  from: string;
+  reason: string;
+}
+
+/** What cannot be granted: OCI config.md, "Linux Process". */
+export function withheldCapabilities(process: Process, spec: Spec, host: Host): Withheld[] {
   const granted = grantable(process, spec, host);
   return TOLD.flatMap((set) =>
     (process.capabilities?.[set] ?? []).flatMap((name, at) =>
       granted[set].includes(name)
         ? []
-        : [`/process/capabilities/${set}/${at} ${name} cannot be granted: ${reason(name, set, host)}`],
+        : [{ name, from: `/process/capabilities/${set}/${at}`, reason: reason(name, set, host) }],
     ),
   );
+}
+
+/** A line for the log. */
+export function sayWithheld({ name, from, reason }: Withheld): string {
+  return `${from} ${name} cannot be granted: ${reason}`;
 }
 
 function reason(name: string, set: (typeof TOLD)[number], { lacking }: Host): string {

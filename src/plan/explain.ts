@@ -1,3 +1,4 @@
+import type { Note } from "./note.ts";
 import { PHASES, type Phase, phasesOf } from "./phase.ts";
 import { backgroundOf } from "./reference.ts";
 import { isInit, type Plan, type StepName, says as sentence } from "./step.ts";
@@ -57,6 +58,49 @@ export function renderExplanation(
     })
     .map((line) => `${line}\n`)
     .join("");
+}
+
+/** What this host makes of it that another would do otherwise, below the steps. */
+export function renderNotes(notes: readonly Note[]): string {
+  if (notes.length === 0) return "";
+  return [
+    "",
+    "ON THIS HOST",
+    ...notes.flatMap(({ kind, says, because, from, steps }) => [
+      `${kind.padStart(10)}  ${shortened(says)}  ${pointerOf(from)}`,
+      `            because ${shortened(because)}${steps.length === 0 ? "" : ` (${ranges(steps)})`}`,
+    ]),
+  ]
+    .map((line) => `${line}\n`)
+    .join("");
+}
+
+/** The same for the page of Markdown. */
+export function markdownNotes(notes: readonly Note[]): string {
+  if (notes.length === 0) return "";
+  return [
+    "",
+    "## On this host",
+    "",
+    ...notes.map(
+      ({ kind, says, because, from, steps }) =>
+        `- **${kind}**: ${escaped(shortened(says))}, because ${escaped(shortened(because))} \`${pointerOf(from)}\`${steps.length === 0 ? "" : ` (${ranges(steps)})`}`,
+    ),
+  ]
+    .map((line) => `${line}\n`)
+    .join("");
+}
+
+/** "steps 3 to 7, 9" */
+function ranges(steps: readonly number[]): string {
+  const parts: [number, number][] = [];
+  for (const step of steps) {
+    const last = parts.at(-1);
+    if (last !== undefined && last[1] === step - 1) last[1] = step;
+    else parts.push([step, step]);
+  }
+  const words = parts.map(([first, last]) => (first === last ? `${first}` : `${first} to ${last}`));
+  return `${steps.length === 1 ? "step" : "steps"} ${words.join(", ")}`;
 }
 
 /** The same as a page of Markdown. */

@@ -1,4 +1,8 @@
-import { explain, markdownExplanation, renderExplanation } from "../../plan/explain.ts";
+import { readFileSync } from "node:fs";
+import { detectHost } from "../../host/host.ts";
+import { compile } from "../../plan/compile.ts";
+import { explain, markdownExplanation, markdownNotes, renderExplanation, renderNotes } from "../../plan/explain.ts";
+import { notes } from "../../plan/note.ts";
 import { printJson, printRaw } from "../print.ts";
 import { addContainerOptions, type ContainerOptions, describeContainer } from "./container-options.ts";
 import type { Define } from "./engine.ts";
@@ -6,7 +10,7 @@ import type { Define } from "./engine.ts";
 export const defineExplain: Define = (program, { engine }) => {
   addContainerOptions(program.command("explain"))
     .description("say step by step how a container would be made; nothing runs")
-    .option("--json", "as JSON")
+    .option("--json", "as JSON: steps, and notes about what is skipped or replaced on this host")
     .option("--markdown", "as a page of Markdown")
     .option("--verbose", "with the reason for each kind of step, where to read about it, and what it needs")
     .argument("[image]")
@@ -21,10 +25,13 @@ export const defineExplain: Define = (program, { engine }) => {
       ) => {
         const container = await describeContainer(engine(), options, image === undefined ? [] : [image, ...command]);
         const verbose = options.verbose === true;
-        const explanations = explain(engine().explain(container));
-        if (options.json === true) printJson(explanations, 2);
-        else if (options.markdown === true) printRaw(markdownExplanation(explanations, { verbose }));
-        else printRaw(renderExplanation(explanations, { verbose, phases: true }));
+        const [definition, host] = [engine().define(container), detectHost()];
+        const plan = compile(definition, host);
+        const steps = explain(plan);
+        const noted = notes(definition, host, plan, readFileSync("/proc/filesystems", "utf8"));
+        if (options.json === true) printJson({ steps, notes: noted }, 2);
+        else if (options.markdown === true) printRaw(markdownExplanation(steps, { verbose }) + markdownNotes(noted));
+        else printRaw(renderExplanation(steps, { verbose, phases: true }) + renderNotes(noted));
       },
     );
 };
