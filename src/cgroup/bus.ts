@@ -112,17 +112,17 @@ export class Bus {
 
   /**
    * EXTERNAL without a name: the other side takes the socket's credentials. A number would be that of our user
-   * namespace, which means nothing outside.
+   * namespace, which means nothing outside. All is sent at once: of a message that systemd reads together with BEGIN it
+   * learns only when another one comes.
    */
   #authenticate(): void {
-    this.#send(Buffer.from("\0AUTH EXTERNAL\r\n"));
+    this.#send(Buffer.from("\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"));
     const deadline = Date.now() + this.#timeoutMs;
-    if (this.#line(deadline) === "DATA") this.#send(Buffer.from("DATA\r\n"));
-    else throw new ContainerError({ message: "the bus does not take EXTERNAL authentication", code: "EACCES" });
+    if (this.#line(deadline) !== "DATA")
+      throw new ContainerError({ message: "the bus does not take EXTERNAL authentication", code: "EACCES" });
     const answer = this.#line(deadline);
     if (!answer.startsWith("OK"))
       throw new ContainerError({ message: `the bus does not let us in: ${answer}`, code: "EACCES" });
-    this.#send(Buffer.from("BEGIN\r\n"));
   }
 
   #line(deadline: number): string {
