@@ -33,6 +33,9 @@ const COMMANDS: { [name: string]: () => Promise<Define> } = {
   cleanup: async () => (await import("./cleanup.ts")).defineCleanup,
 };
 
+/** Flags before the command that take the next word with them. */
+const WITH_VALUE: ReadonlySet<string> = new Set(["--data", "--root"]);
+
 /** Docker's statuses: the command's own; ours is 125. */
 const OURS = 125;
 
@@ -57,8 +60,9 @@ export async function runEngine(words: readonly string[]): Promise<number> {
     },
   };
   try {
-    const wanted = words.find((word) => Object.hasOwn(COMMANDS, word));
-    const loaders = wanted === undefined || words[0] === "help" ? Object.values(COMMANDS) : [COMMANDS[wanted]];
+    const wanted = commandOf(words);
+    const known = wanted !== undefined && Object.hasOwn(COMMANDS, wanted);
+    const loaders = known ? [COMMANDS[wanted]] : Object.values(COMMANDS);
     for (const load of loaders) (await load?.())?.(program, context);
     await program.parseAsync(words, { from: "user" });
     return status;
@@ -67,6 +71,16 @@ export async function runEngine(words: readonly string[]): Promise<number> {
     sayError(inWords(error));
     return statusOf(error);
   }
+}
+
+/** The word that names the command: the first that is neither a flag nor a flag's value. */
+function commandOf(words: readonly string[]): string | undefined {
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at] ?? "";
+    if (!word.startsWith("-")) return word;
+    if (WITH_VALUE.has(word)) at++;
+  }
+  return;
 }
 
 /** The one error that everybody makes deserves a plain sentence. */
