@@ -130,17 +130,23 @@ export async function joinCallersTrace({ root }: Globals, id: string): Promise<v
 
 /** Descriptors 3 and up: those of socket activation, then as many as asked for. @throws ContainerError for a closed one */
 export function preservedDescriptors(asked: string | undefined): number[] {
-  const count = Number(asked ?? 0) + activated();
-  if (!Number.isSafeInteger(count) || Number(asked ?? 0) < 0 || count > 1000)
-    throw new ContainerError({ message: `invalid number of descriptors: ${asked}`, code: "ERR_USAGE" });
-  const descriptors = Array.from({ length: count }, (_, i) => 3 + i);
-  const closed = descriptors.find((fd) => !isInherited(fd));
-  if (closed !== undefined)
+  const word = asked ?? "0";
+  const count = Number(word);
+  const first = 3 + activated();
+  // runc's words, here and below
+  if (!/^\d+$/.test(word) || first + count > 1000)
     throw new ContainerError({
-      message: `unable to stat preserved-fd ${closed - 3} (of ${count}): descriptor ${closed} is not open`,
-      code: "EBADF",
+      message: `invalid value ${JSON.stringify(word)} for flag -preserve-fds: parse error`,
+      code: "ERR_USAGE",
     });
-  return descriptors;
+  const descriptors = Array.from({ length: first - 3 + count }, (_, i) => 3 + i);
+  const closed = descriptors.find((fd) => !isInherited(fd));
+  if (closed === undefined) return descriptors;
+  const which = closed < first ? "descriptor of $LISTEN_FDS" : `preserved-fd ${closed - first} (of ${count})`;
+  throw new ContainerError({
+    message: `unable to stat ${which}: stat /proc/self/fd/${closed}: no such file or directory`,
+    code: "EBADF",
+  });
 }
 
 /**
