@@ -86,6 +86,12 @@ long step_turn(struct run *run, const union plan_arg *arg)
 	return take_turn(run, arg[0].number, arg[1].number, -1);
 }
 
+long step_stand_still(struct run *run, const union plan_arg *arg)
+{
+	(void)arg;
+	return take_turn(run, 0, 0, -1);
+}
+
 /* The kernel made the listener close-on-exec: no further call that the filter would have to allow. */
 long step_offer_listener(struct run *run, const union plan_arg *arg)
 {

@@ -30,6 +30,7 @@ import { joinClass, rejoinClass } from "./resctrl.ts";
 import { attachRoot, changeRoot, leaveMounts, makeWorkingDirectory, openMappedRoot, openRoot } from "./rootfs.ts";
 import { bindSharedViews, cloneInside, refuseUnmapped } from "./rootless.ts";
 import type { Plan, Step } from "./step.ts";
+import { stepwise } from "./stepwise.ts";
 import { setSysctls } from "./sysctl.ts";
 import { attachTerminal, openConsole } from "./terminal.ts";
 import { refuseUnsupported } from "./unsupported.ts";
@@ -48,7 +49,7 @@ export function compile(given: Definition, host: Host): Plan {
   const trees = [...openRoot(definition), ...openSources(definition), ...openDevices(spec, host)];
   const inside = host.rootless !== undefined;
   const late = inside && isNew(spec, "user");
-  return takeTurns([
+  const plan = takeTurns([
     ...promiseHooks(spec),
     ...createCgroup(definition, host),
     ...openCgroups(definition, host),
@@ -112,6 +113,7 @@ export function compile(given: Definition, host: Host): Plan {
     ...execute(process, home),
     ...hostHooks(spec, "poststart"),
   ]);
+  return definition.stepping === undefined ? plan : stepwise(plan, definition.stepping);
 }
 
 /** A further process in a container that runs: the same steps, but everything is joined instead of made. */

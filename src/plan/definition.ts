@@ -27,6 +27,14 @@ export interface Definition {
   cgroupManager?: CgroupManager;
   /** chroot instead of pivot_root, for a root that is a ramfs. */
   noPivot?: boolean;
+  /** That it is made step by step; absent: at once. */
+  stepping?: Stepping;
+}
+
+/** How a plan is stepped through. */
+export interface Stepping {
+  /** Steps to leave out, by their places in the plan as it is without stepping. */
+  without: readonly number[];
 }
 
 export interface CgroupManager {

@@ -74,5 +74,5 @@ export function phasesOf(lines: readonly Line[]): Phase[] {
 
 /** Whether a step's time is spent waiting for somebody else: the other side, or whoever calls start. */
 export function isWait({ step, undo }: Line): boolean {
-  return undo !== true && ["turn", "offerListener", "awaitStart"].includes(step);
+  return undo !== true && ["turn", "offerListener", "awaitStart", "standStill"].includes(step);
 }

@@ -12,6 +12,7 @@ export interface Source {
 // biome-ignore format: a table, one row a step
 export const SOURCES: { readonly [step: string]: Source } = {
   turn: { read: "unix(7)" },
+  standStill: { read: "unix(7)" },
   joinNamespace: { read: "setns(2)" },
   setTimeOffsets: { read: "time_namespaces(7)" },
   unshare: { read: "unshare(2)" },

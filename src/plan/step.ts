@@ -202,6 +202,12 @@ export const INIT_STEPS = {
     "copy-symlink: a link of the host's means something else inside, so it is not followed outside.",
   ),
   detachMount: init(75, { root: "reads", directory: "string", name: "string" }, ({ directory, name }) => `takes the mount on ${directory === "/" ? "" : directory}/${name} away`, "The directory is looked up inside the root, and a link of that name is not followed: nothing outside can be meant."),
+  standStill: init(
+    76,
+    {},
+    () => "stands still",
+    "A container that is made step by step can be looked at between two steps: as it is, nothing else happens meanwhile.",
+  ),
   runHook: init(58, { hook: "strings", environment: "strings", state: "reads", timeoutMs: "number" }, ({ hook }) => `runs the hook ${hook[0]}`, "Hooks of these kinds run inside the container's namespaces."),
 } as const;
 
@@ -335,9 +341,9 @@ export function isInit(step: Step): step is InitStep {
   return step.name in INIT_STEPS;
 }
 
-/** Whether init waits there for the host: at a turn, or until its listener has been passed on. */
+/** Whether init waits there for the host: at a turn, until its listener has been passed on, or to be looked at. */
 export function isTurn(step: Step): boolean {
-  return step.name === "turn" || step.name === "offerListener";
+  return step.name === "turn" || step.name === "offerListener" || step.name === "standStill";
 }
 
 /** The slot a host step fills, if any. */
