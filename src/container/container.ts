@@ -2,7 +2,7 @@ import { currentResources, freeze, joinableDirectories, killAll, processes, thaw
 import { lookAtSystemd, setUnitProperties, stopUnit } from "../cgroup/systemd.ts";
 import { applyUpdate } from "../cgroup/update.ts";
 import { ContainerError, tryAll, withLeft } from "../error.ts";
-import { diagnosed, execute, undo } from "../execute/execute.ts";
+import { diagnosed, execute, executeStepwise, type Halt, runThrough, undo } from "../execute/execute.ts";
 import {
   awaitChange,
   awaitExits,
@@ -118,6 +118,15 @@ export class Container {
     definition: Omit<Definition, "preserved">,
     start: Start = {},
   ): { container: Container; process: Running } {
+    return runThrough(Container.createStepwise(root, definition, start));
+  }
+
+  /** The same, which halts between the steps of a definition that is stepped through; see executeStepwise. */
+  static *createStepwise(
+    root: string,
+    definition: Omit<Definition, "preserved">,
+    start: Start,
+  ): Generator<Halt, { container: Container; process: Running }, void> {
     const { id, spec, bundle } = definition;
     checkId(id);
     const host = hostFor(definition);
@@ -161,14 +170,15 @@ export class Container {
       };
       let process: Running;
       try {
-        process = execute(plan, { trace, context, preserved, ...launcherOf(start) });
+        process = yield* executeStepwise(plan, { trace, context, preserved, ...launcherOf(start) });
       } finally {
         close(trace);
       }
       if (context.terminal !== undefined) start.takeTerminal?.(context.terminal);
       return { container, process };
     } catch (error) {
-      keepFailure(store.path, start.failures?.directory ?? `${root}/${FAILURES}`, error, start.failures?.name);
+      if (!isAbandonment(error))
+        keepFailure(store.path, start.failures?.directory ?? `${root}/${FAILURES}`, error, start.failures?.name);
       store.remove();
       throw error;
     } finally {
@@ -557,6 +567,17 @@ function unitOfRecord(definition: Definition, host: Host): Pick<Record, "unit"> 
   const unit = containerUnit(definition, host);
   return unit === undefined ? {} : { unit: { name: unit.name, user: unit.user } };
 }
+
+/** What is thrown at a halt by whoever does not want to go on: nothing has failed. */
+export function abandonment(): ContainerError {
+  return new ContainerError({ message: "the creation was given up", code: ABANDONED });
+}
+
+function isAbandonment(error: unknown): boolean {
+  return error instanceof ContainerError && error.code === ABANDONED;
+}
+
+const ABANDONED = "ERR_ABANDONED";
 
 function missing(): ContainerError {
   return new ContainerError({ message: "container does not exist", code: "ENOENT" });

@@ -4,6 +4,7 @@ import { oomFile } from "../cgroup/cgroup.ts";
 import { Container, type Running, type Start } from "../container/container.ts";
 import { fitProcess, takeTerminal } from "../container/foreground.ts";
 import { ContainerError } from "../error.ts";
+import type { Halt } from "../execute/execute.ts";
 import type { EngineServices } from "../execute/host.ts";
 import { detectHost } from "../host/host.ts";
 import { resolveUser, type User } from "../image/users.ts";
@@ -25,7 +26,7 @@ import {
 import { parsePublish } from "../network/ports.ts";
 import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
 import { compile } from "../plan/compile.ts";
-import type { Definition } from "../plan/definition.ts";
+import type { Definition, Stepping } from "../plan/definition.ts";
 import type { EndpointArgs, Plan } from "../plan/step.ts";
 import { readBundle } from "../spec/bundle.ts";
 import type { Process } from "../spec/spec.ts";
@@ -38,6 +39,12 @@ import { bindPorts } from "./ports.ts";
 import { makeVolumes, mountOf, removeAnonymousVolumes, startsAsCopy } from "./volumes.ts";
 
 export type EngineStatus = "created" | "running" | "paused" | "exited";
+
+/** A container that was made step by step; its pidfd is the caller's to close. */
+export interface Stepped extends Running {
+  /** Ends it, where it still runs, and removes all of it. */
+  settle: () => void;
+}
 
 /** Where the engine keeps things: images, layers, containers on disk; what runs beneath /run. */
 export interface Places {
@@ -86,8 +93,7 @@ export class Engine {
   run(container: ContainerJson, attach?: { input: boolean; foreground: boolean }): Attachment | undefined {
     this.recover();
     const directory = this.#make(container);
-    const path = this.containers.directory(container.id);
-    const { id, config, root, hostConfig } = container;
+    const { id, config } = container;
     const monitor = new Monitor({
       directory,
       tty: config.Tty,
@@ -95,28 +101,14 @@ export class Engine {
       cleanup: this.#words("cleanup", id),
     });
     try {
-      if (root.kind === "image") DRIVERS[root.driver].prepare({ layers: root.layers, container: path });
-      const bound = this.#bindPorts(container);
-      const endpoint =
-        hostConfig.NetworkMode === "bridge"
-          ? reserveEndpoint(
-              this.places.data,
-              id,
-              bound.map(({ binding }) => binding),
-            )
-          : undefined;
-      const definition = this.#definition(container, path, endpoint);
-      makeVolumes(this.places.data, container.mounts);
-      const { process: command } = definition.spec;
-      if (attach !== undefined && command !== undefined)
-        definition.spec = { ...definition.spec, process: fitProcess(command) };
-      if (root.kind === "image") writeNetworkFiles(path, container, endpoint);
+      const { definition, bound } = this.#prepare(container, attach !== undefined);
       const start: Start = {
         services: this.#services,
         launcher: (launch) => {
           monitor.launch(launch);
           this.containers.writeMonitor(id, monitor.pid);
           for (const { socket } of bound.splice(0)) monitor.holdPort(socket);
+          return undefined;
         },
         takeTerminal: (socket) => monitor.giveTerminal(takeTerminal(socket)),
         adopt: ({ pid, pidfd }: Running) => monitor.announce(pid, pidfd),
@@ -136,6 +128,46 @@ export class Engine {
       throw error;
     } finally {
       close(directory);
+    }
+  }
+
+  /**
+   * Makes a container as run does, but as a child of ours without a monitor, and with a halt before each step. What it
+   * returns is over when settle has been called.
+   * @throws ContainerError; nothing is left then
+   */
+  *step(
+    container: ContainerJson,
+    stepping: Stepping,
+    start: Pick<Start, "launcher" | "takeTerminal">,
+  ): Generator<Halt, Stepped, void> {
+    this.recover();
+    const directory = this.#make(container);
+    const sockets: number[] = [];
+    const letGo = () => {
+      for (const fd of [directory, ...sockets]) close(fd);
+    };
+    try {
+      const { definition, bound } = this.#prepare(container, true);
+      sockets.push(...bound.map(({ socket }) => socket));
+      const { process } = yield* Container.createStepwise(
+        this.places.root,
+        { ...definition, stepping },
+        {
+          ...start,
+          services: this.#services,
+          failures: { directory: `${this.places.data}/failed`, name: container.name },
+        },
+      );
+      const settle = () => {
+        letGo();
+        this.cleanup(container.id);
+      };
+      return { ...process, settle };
+    } catch (error) {
+      this.#discard(container);
+      letGo();
+      throw error;
     }
   }
 
@@ -323,6 +355,31 @@ export class Engine {
       if (!(error instanceof ContainerError && error.code === "EEXIST" && this.awaitEndings())) throw error;
       return this.containers.make(container);
     }
+  }
+
+  /** Root, ports, address and files of a container that is about to be made. */
+  #prepare(
+    container: ContainerJson,
+    foreground: boolean,
+  ): { definition: Omit<Definition, "preserved">; bound: ReturnType<typeof bindPorts> } {
+    const { id, root, hostConfig } = container;
+    const path = this.containers.directory(id);
+    if (root.kind === "image") DRIVERS[root.driver].prepare({ layers: root.layers, container: path });
+    const bound = this.#bindPorts(container);
+    const endpoint =
+      hostConfig.NetworkMode === "bridge"
+        ? reserveEndpoint(
+            this.places.data,
+            id,
+            bound.map(({ binding }) => binding),
+          )
+        : undefined;
+    const definition = this.#definition(container, path, endpoint);
+    makeVolumes(this.places.data, container.mounts);
+    const { process: command } = definition.spec;
+    if (foreground && command !== undefined) definition.spec = { ...definition.spec, process: fitProcess(command) };
+    if (root.kind === "image") writeNetworkFiles(path, container, endpoint);
+    return { definition, bound };
   }
 
   #bindPorts({ hostConfig }: ContainerJson): ReturnType<typeof bindPorts> {

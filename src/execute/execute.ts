@@ -22,36 +22,64 @@ export interface Execution {
 /** What init gets to end by itself. */
 const GRACE_MS = 1000;
 
+/** A halt before a step of a plan that is stepped through: nothing of the container happens meanwhile. */
+export interface Halt {
+  plan: Plan;
+  /** Of the step that comes next. */
+  index: number;
+  /** The container's process to be; undefined before init has been started. */
+  pid: number | undefined;
+}
+
 /**
  * Carries a plan out: host steps here, init steps over there, in order. Returns when the last step has been reached:
  * the container's program executed, or init waits for start.
  * @returns the container's process; its pidfd is the caller's to close
  * @throws ContainerError of the step that failed, after everything done so far has been undone
  */
-export function execute(
+export function execute(plan: Plan, execution: Execution): { pid: number; pidfd: number } {
+  return runThrough(executeStepwise(plan, execution));
+}
+
+/** What comes of it when nobody looks at the halts. */
+export function runThrough<R>(steps: Generator<Halt, R, void>): R {
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done === true) return value;
+  }
+}
+
+/**
+ * The same, which halts where a plan made by stepwise has init stand still, and before each step of the host's. An error
+ * thrown into it is that of the step before which it halts: everything is undone.
+ */
+export function* executeStepwise(
   plan: Plan,
   { trace, context, preserved, launcher }: Execution,
-): { pid: number; pidfd: number } {
+): Generator<Halt, { pid: number; pidfd: number }, void> {
   const { bytes, inherited } = encode(plan);
   let init: Init | undefined;
-  let reached = 0;
+  let reached = -1;
   let turn: number | undefined;
   let cloned = false;
   /** Whether init has said that it failed. */
   let ending = false;
   /** Host steps before this one are done. */
   let ahead = 0;
+  const halts = plan.some(({ name }) => name === "standStill");
   addon().traceTo(trace);
   try {
     for (const [index, step] of plan.entries()) {
       if (index < ahead) continue;
+      // of a step that has not begun there is nothing to take back
+      if (halts && !isTurn(step) && (init === undefined || turn !== undefined)) yield* halt(index);
       reached = index;
       if (isInit(step)) {
         if (turn !== undefined) handOver(turn);
         turn = undefined;
         if (step.name === "clone" || step.name === "cloneInto") cloned = true;
         if (isTurn(step)) {
-          ahead = goAhead(index + 1);
+          if (!halts) ahead = goAhead(index + 1);
           takeListener(step, hear(index), context);
           turn = index;
         }
@@ -80,6 +108,16 @@ export function execute(
   const { pid, pidfd } = init;
   init.close();
   return { pid, pidfd };
+
+  /** What is looked at meanwhile belongs to no step. */
+  function* halt(index: number): Generator<Halt, void, void> {
+    addon().traceTo(-1);
+    try {
+      yield { plan, index, pid: init?.pid };
+    } finally {
+      addon().traceTo(trace);
+    }
+  }
 
   function carryOut(step: HostStep, index: number): void {
     if (step.name !== "startInit") {

@@ -34,8 +34,16 @@ export interface Launch {
   descriptors: number[];
 }
 
-/** Starts init. Where the container's parent is somebody else (the monitor), that one starts it. */
-export type Launcher = (launch: Launch) => void;
+/**
+ * Starts init. Where the container's parent is somebody else (the monitor), that one starts it.
+ * @returns its pid when it is a child of ours
+ */
+export type Launcher = (launch: Launch) => number | undefined;
+
+/** A launcher of children of ours, with this standard input and our other standard streams. */
+export function launchOn(input: number): Launcher {
+  return ({ file, argv, descriptors }) => spawn(file, argv, [], [input, 1, 2, ...descriptors]);
+}
 
 /** What init said: it waits, or it has failed, or it has gone. */
 export type Said =
@@ -74,12 +82,10 @@ export class Init {
       argv: ["caisson-init", String(3 + preserved.length)],
       descriptors: [...preserved, bytes, trace, theirs, ...slots],
     };
-    if (launcher === undefined) {
-      const pid = spawn(file, launch.argv, [], [0, 1, 2, ...launch.descriptors]);
+    const pid = (launcher ?? launchOn(0))(launch);
+    if (pid !== undefined) {
       this.#stage = openProcess(pid);
       this.pid = pid;
-    } else {
-      launcher(launch);
     }
     for (const fd of [file, bytes, theirs]) close(fd);
   }

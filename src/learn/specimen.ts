@@ -1,7 +1,7 @@
 import { chownSync, lstatSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
 import { Container, type Running, type Start } from "../container/container.ts";
 import { attend, takeTerminal } from "../container/foreground.ts";
-import type { Launch } from "../execute/init.ts";
+import type { Launcher } from "../execute/init.ts";
 import { Signals } from "../execute/signals.ts";
 import { readTrace } from "../execute/trace-file.ts";
 import { AT_FDCWD, close, O, open } from "../kernel/file.ts";
@@ -225,11 +225,12 @@ function capture(
 }
 
 /** Has init started with standard streams of its own; its first stage is ours to reap. */
-function launched<T>(streams: readonly number[], work: (launcher: (launch: Launch) => void) => T): T {
+function launched<T>(streams: readonly number[], work: (launcher: Launcher) => T): T {
   let stage = -1;
   try {
     return work(({ file, argv, descriptors }) => {
       stage = openProcess(spawn(file, argv, [], [...streams, ...descriptors]));
+      return undefined;
     });
   } finally {
     if (stage >= 0) {

@@ -127,7 +127,7 @@ function background(step: StepName): string[] {
 }
 
 /** On one line, and ids as people know them: by their first digits. */
-function shortened(text: string): string {
+export function shortened(text: string): string {
   return text.replaceAll("\n", " ").replace(/\b([0-9a-f]{12})[0-9a-f]{52}\b/g, "$1…");
 }
 
@@ -136,6 +136,7 @@ function escaped(text: string): string {
   return text.replace(/[\\`*_<>[\]|#]/g, "\\$&");
 }
 
-function pointerOf(from: string): string {
+/** A place in the definition as people know it: the spec's as config.json has it. */
+export function pointerOf(from: string): string {
   return from === "/spec" ? "/" : from.replace(/^\/spec(?=\/)/, "");
 }

@@ -30,6 +30,7 @@ const COMMANDS: { [name: string]: () => Promise<Define> } = {
   why: async () => (await import("./why.ts")).defineWhy,
   verify: async () => (await import("./verify.ts")).defineVerify,
   learn: async () => (await import("./learn.ts")).defineLearn,
+  step: async () => (await import("./step.ts")).defineStep,
   cleanup: async () => (await import("./cleanup.ts")).defineCleanup,
 };
 

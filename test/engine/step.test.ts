@@ -1,0 +1,181 @@
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { alive, until } from "../support/bundle.ts";
+import { Debugger } from "../support/debugger.ts";
+import { Machine } from "../support/engine.ts";
+import { cgroupDirectories } from "../support/host-snapshot.ts";
+
+let machine: Machine;
+const IMAGE = "caisson/quickstart";
+const FLAGS = ["--network", "none", IMAGE];
+
+beforeAll(async () => {
+  machine = await Machine.make();
+});
+afterEach(async () => {
+  await Debugger.endAll();
+  machine.expectEmpty();
+});
+afterAll(() => machine.close());
+
+function status(pid: number, field: string): string {
+  return new RegExp(`^${field}:\\s*(.*)$`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? "";
+}
+
+/** Cgroups of the container that is being made here, or was. */
+function cgroupsOf(id: string): string[] {
+  return cgroupDirectories().filter((path) => path.includes(id));
+}
+
+/** The one container there is. */
+function onlyId(): string {
+  const [id = "", ...more] = machine.containers();
+  expect({ id, more }).toEqual({ id: expect.stringMatching(/^[0-9a-f]{64}$/), more: [] });
+  return id;
+}
+
+function script(...lines: string[]): string {
+  const path = join(machine.directory, "commands");
+  writeFileSync(path, `${lines.join("\n")}\n`);
+  return path;
+}
+
+test("between two steps init stands still as the kernel has it, and what is shown is what the kernel shows", async () => {
+  const debug = await Debugger.start(machine, [...FLAGS, "true"]);
+  await debug.ask("break pivotRoot");
+  await debug.ask("continue");
+  const pid = await debug.process();
+  // it is init, it waits for us, and it has not run one instruction of the image
+  expect(readFileSync(`/proc/${pid}/cmdline`, "utf8")).toMatch(/^caisson-init\0/);
+  expect(readFileSync(`/proc/${pid}/stat`, "utf8")).toMatch(/\) S /);
+  const namespaces = await debug.info("namespaces");
+  for (const [name, file] of [
+    ["mount", "mnt"],
+    ["pid", "pid"],
+    ["network", "net"],
+    ["user", "user"],
+  ] as const) {
+    const link = readlinkSync(`/proc/${pid}/ns/${file}`);
+    const own = link === readlinkSync(`/proc/self/ns/${file}`) ? "the host's" : "its own";
+    expect(namespaces.get(name)).toBe(`${own}, ${link}`);
+  }
+  expect(namespaces.get("mount")).toMatch(/^its own/);
+  const mountPoints = () =>
+    readFileSync(`/proc/${pid}/mountinfo`, "utf8")
+      .trimEnd()
+      .split("\n")
+      .map((line) => line.split(" ")[4]);
+  const before = mountPoints();
+  expect(before.filter((path) => path === "/")).toHaveLength(2);
+  expect(new Set((await debug.info("mounts")).keys())).toEqual(new Set(before));
+  const descriptors = await debug.info("descriptors");
+  expect([...descriptors.keys()].sort()).toEqual(readdirSync(`/proc/${pid}/fd`).sort());
+  for (const [number, target] of descriptors)
+    expect(readlinkSync(`/proc/${pid}/fd/${number}`).replace(/([0-9a-f]{12})[0-9a-f]{52}/, "$1…")).toBe(target);
+
+  // one step on, the host's mounts have gone, and exactly they are told
+  const answer = await debug.ask("next");
+  expect(answer).toMatch(/^done: pivotRoot$/m);
+  const gone = (await debug.ask("info mounts")).split("\n").filter((line) => line.startsWith("  - "));
+  expect(gone).toHaveLength(before.length - mountPoints().length);
+  expect(mountPoints().filter((path) => path === "/")).toHaveLength(1);
+  expect((await debug.end("quit")).status).toBe(0);
+  expect(alive(pid)).toBe(false);
+});
+
+test("capabilities and identity change at their steps, and not before", async () => {
+  const debug = await Debugger.start(machine, [...FLAGS, "true"]);
+  await debug.ask("break setIds");
+  await debug.ask("continue");
+  const pid = await debug.process();
+  expect(status(pid, "CapEff")).toBe(status(process.pid, "CapEff"));
+  await debug.ask("break checkCapabilities");
+  const told = await debug.ask("continue");
+  expect(status(pid, "CapEff")).not.toBe(status(process.pid, "CapEff"));
+  expect(told).toMatch(/capabilities +~ effective {2}all.* → .*CHOWN/);
+  expect((await debug.info("capabilities")).get("effective")).toMatch(/CHOWN DAC_OVERRIDE/);
+  expect((await debug.end("quit")).status).toBe(0);
+});
+
+test("a breakpoint is a step's number or name, or a phase, and continue ends with the program's status", () => {
+  const commands = script("break confine", "continue", "list", "clear", "continue");
+  const { status, stdout, stderr } = machine.caisson([
+    "step",
+    "--command",
+    commands,
+    ...FLAGS,
+    "sh",
+    "-c",
+    "echo it ran; exit 7",
+  ]);
+  expect({ status, stderr }).toEqual({ status: 7, stderr: "" });
+  expect(stdout).toMatch(/^>\* +\d+ {2}confine {2}init {2}pivotRoot/m);
+  expect(stdout).toMatch(/^it ran$/m);
+  expect(stdout).toMatch(/has ended with status 7/);
+});
+
+test("the numbers are those that explain prints", () => {
+  const explained = machine.succeeds(["explain", ...FLAGS, "true"]).match(/^ +\d+ {2}\S.*/gm) ?? [];
+  const stepped = machine.succeeds(["step", "--command", script("list all"), ...FLAGS, "true"]);
+  const numbers = [...stepped.matchAll(/^[ >*]{2} *(\d+) {2}\w+ +(?:host|init)/gm)].map(([, number]) => Number(number));
+  expect(numbers.slice(1)).toEqual(explained.map((_, index) => index));
+});
+
+test("leaving undoes what was done, wherever it stands", async () => {
+  for (const place of ["enter", "build", "confine", "loadSeccomp"]) {
+    const debug = await Debugger.start(machine, [...FLAGS, "true"]);
+    await debug.ask(`break ${place}`);
+    await debug.ask("continue");
+    const id = onlyId();
+    expect(cgroupsOf(id)).not.toEqual([]);
+    expect(await debug.end("quit")).toEqual({ status: 0, complaints: "" });
+    expect(machine.containers()).toEqual([]);
+    expect(cgroupsOf(id)).toEqual([]);
+  }
+});
+
+test("a debugger that is killed takes its container with it, and the next command removes the rest", async () => {
+  const debug = await Debugger.start(machine, [...FLAGS, "true"]);
+  await debug.ask("break pivotRoot");
+  await debug.ask("continue");
+  const pid = await debug.process();
+  const id = onlyId();
+  debug.kill("SIGKILL");
+  await debug.end();
+  until("init has ended with it", () => !alive(pid), 5_000);
+  expect(cgroupsOf(id)).not.toEqual([]);
+  machine.succeeds(["run", "--rm", ...FLAGS, "true"]);
+  machine.settle();
+  expect(machine.containers()).toEqual([]);
+  expect(cgroupsOf(id)).toEqual([]);
+});
+
+test("one that is asked to end undoes everything first", async () => {
+  const debug = await Debugger.start(machine, [...FLAGS, "true"]);
+  await debug.ask("break pivotRoot");
+  await debug.ask("continue");
+  const pid = await debug.process();
+  const id = onlyId();
+  debug.kill("SIGTERM");
+  expect(await debug.end()).toEqual({ status: 0, complaints: "" });
+  expect(alive(pid)).toBe(false);
+  expect(machine.containers()).toEqual([]);
+  expect(cgroupsOf(id)).toEqual([]);
+});
+
+test("a script ends with the first command that is none", () => {
+  const { status, stderr } = machine.caisson(["step", "--command", script("nxt", "continue"), ...FLAGS, "true"]);
+  expect(status).toBe(125);
+  expect(stderr).toBe("error: there is no command nxt: help lists them\n");
+});
+
+test("a step that the kernel refuses is told by its number in the plan, and everything is undone", () => {
+  const { status, stdout, stderr } = machine.caisson(["step", "--command", script("continue"), ...FLAGS, "/bin/none"]);
+  const listed = machine.succeeds(["step", "--command", script("list findExecutable"), ...FLAGS, "/bin/none"]);
+  const number = /^ +(\d+) +\w+ +init +findExecutable/m.exec(listed)?.[1];
+  expect(stderr).toMatch(/^error: .*\/bin\/none/);
+  expect(stderr).toContain(`(step ${number}, findExecutable)`);
+  expect(stdout).toContain("everything has been undone");
+  expect(status).not.toBe(0);
+});
