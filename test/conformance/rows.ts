@@ -1,8 +1,3 @@
-/** A row whose test comes with what it needs. */
-function later(words: string) {
-  return { words, reason: "no test yet" };
-}
-
 /**
  * What can be asked of an OCI runtime: the fields of runtime-spec 1.3 that concern Linux, runc's commands and flags, and
  * what runtimes do beyond both. A row is its id and its words; one that no test can show has a reason instead of a test.
@@ -30,6 +25,7 @@ export const SECTIONS = {
     "mounts.options remount": "remount of what is mounted already",
     "mounts.options idmap": "idmap, ridmap; with ranges of their own, as crun has them",
     "mounts.options tmpcopyup": "what the root has there is copied up into the tmpfs",
+    "mounts.options nofollow": "src-nofollow, dest-nofollow, copy-symlink, as crun has them",
     "mounts.uidMappings": "ids of the mount, with gidMappings",
     "process.terminal": "a terminal of the container's own",
     "process.consoleSize": "the terminal's size",
@@ -47,6 +43,7 @@ export const SECTIONS = {
     "process.apparmorProfile": "the AppArmor profile, or an error where there is no AppArmor",
     "process.selinuxLabel": "the SELinux label, or an error where there is no SELinux",
     "process.capabilities": "five sets",
+    "process.capabilities unknown": "a name that the kernel does not have is warned about, and left out",
     "process.noNewPrivileges": "no_new_privs",
     "process.oomScoreAdj": "the score for the out-of-memory killer",
     "process.scheduler": "policy, nice, priority, flags",
@@ -81,6 +78,7 @@ export const SECTIONS = {
     "linux.namespaces twice": "a type that is there twice is an error",
     "linux.timeOffsets": "offsets of the time namespace's clocks",
     "linux.uidMappings": "ids of the user namespace, with gidMappings",
+    "linux.uidMappings lent": "those that root has lent a user, by newuidmap and newgidmap",
     "linux.devices": "devices, made or bound",
     "linux.devices default": "the devices that every container has, and the links beside them",
     "linux.netDevices": "interfaces of the host that move in",
@@ -111,6 +109,10 @@ export const SECTIONS = {
     "linux.resources.network": "classID and priorities, on version 1",
     "linux.resources.rdma": "handles and objects",
     "linux.resources.unified": "files of version 2 by their names",
+    "memory.oom.group": {
+      words: "all processes of a cgroup are killed together",
+      reason: "a file of version 2 like any other: linux.resources.unified",
+    },
     "linux.rootfsPropagation": "private, shared, slave, unbindable",
     "linux.seccomp actions": "every action, defaultAction, errnoRet and defaultErrnoRet",
     "linux.seccomp args": "comparisons of arguments",
@@ -118,6 +120,10 @@ export const SECTIONS = {
     "linux.seccomp.flags": "TSYNC, LOG, SPEC_ALLOW, WAIT_KILLABLE_RECV",
     "linux.seccomp.listenerPath": "SCMP_ACT_NOTIFY and listenerMetadata",
     "linux.seccomp newer": "ENOSYS for system calls newer than the profile",
+    "linux.seccomp cache": {
+      words: "compiled programs are kept for the next container",
+      reason: "there is no such thing yet: every filter is compiled anew",
+    },
     "linux.maskedPaths": "paths that tell nothing",
     "linux.readonlyPaths": "paths that cannot be changed",
     "linux.sysctl": "settings of its namespaces, and no others",
@@ -145,7 +151,7 @@ export const SECTIONS = {
     "create --pidfd-socket": "who gets a pidfd",
     "run --detach": "leaves it running",
     "run --keep": "leaves it stopped",
-    "run --no-subreaper": later("no subreaper in the foreground"),
+    "run --no-subreaper": "no subreaper in the foreground, as always",
     start: "lets a created container run",
     state: "the state as JSON",
     kill: "a signal by name or number, TERM if none is named",
@@ -161,8 +167,8 @@ export const SECTIONS = {
     "exec --process": "everything from a file",
     "exec --detach": "leaves it running",
     "exec --pid-file": "the process's id in a file",
-    "exec --process-label": later("the SELinux label"),
-    "exec --apparmor": later("the AppArmor profile"),
+    "exec --process-label": "the SELinux label, or an error where there is no SELinux",
+    "exec --apparmor": "the AppArmor profile, or an error where there is no AppArmor",
     "exec --no-new-privs": "no_new_privs",
     "exec --cap": "more capabilities",
     "exec --preserve-fds": "descriptors that are handed on",
@@ -176,6 +182,11 @@ export const SECTIONS = {
     "ps flags": "processes as a table or JSON, with options of ps",
     "events --stats": "statistics once",
     "events --interval": "statistics again and again, and OOM",
+    "events pressure": "how long processes waited: PSI",
+    "events misc": {
+      words: "what the misc controller has counted",
+      reason: "it is not told yet; its limits are files of linux.resources.unified",
+    },
     "list --format": "table or json",
     "list --quiet": "ids alone",
     "spec --bundle": "a config.json to begin with",
@@ -192,8 +203,8 @@ export const SECTIONS = {
     "own binary": "its own executable cannot be reached from a container (CVE-2019-5736)",
     openat2: "paths are looked up beneath the root",
     "own procfs": "what is written to proc goes through a proc of its own",
-    CLONE_INTO_CGROUP: later("a process is born in its cgroup"),
-    "cgroup.kill": later("all processes at once"),
+    CLONE_INTO_CGROUP: "a process is born in its cgroup, on version 2 alone",
+    "cgroup.kill": "all processes at once",
     OPEN_TREE_NAMESPACE: {
       words: "a mount namespace from a mount",
       reason: "a call of Linux 7.0, which came after what is built for",
@@ -204,6 +215,11 @@ export const SECTIONS = {
     "run.oci annotations": {
       words: "crun's annotations",
       reason: "they are crun's own; what they do has a field of the specification or a flag, or is for its plugins",
+    },
+    "flags of crun and youki": {
+      words:
+        "--cgroup-manager, --log-level, --systemd-log, create --config, kill --regex, delete --regex; info, completion",
+      reason: "the command line is runc's, as engines use it",
     },
     "wasm, krun": {
       words: "handlers that are no Linux processes",

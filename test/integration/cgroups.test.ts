@@ -3,6 +3,7 @@ import { afterAll, afterEach, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
 import {
   alive,
+  type Bundle,
   cleanUp,
   cleanUpFile,
   type Edit,
@@ -71,6 +72,46 @@ test("limits are in the kernel before the container runs, and every hierarchy ha
   expect(mine.length).toBeGreaterThan(5);
   expect(remove(bundle, "--force").status).toBe(0);
   expect(cgroupDirectories().filter((path) => path.includes(bundle.id))).toEqual([]);
+});
+
+test("what version 1 alone has, and what is rare, is in the kernel too", ({ skip }) => {
+  covers(
+    "linux.resources.memory.swappiness",
+    "linux.resources.memory.disableOOMKiller",
+    "linux.resources.memory.useHierarchy",
+    "linux.resources.cpu.burst",
+    "linux.resources.cpu.idle",
+    "linux.resources.blockIO.throttle",
+  );
+  skip(!version1, "looks at the hierarchies of cgroup version 1");
+  const [, major = "", minor = ""] = /^ +(\d+) +(\d+)/m.exec(readFileSync("/proc/partitions", "utf8")) ?? [];
+  const device = { major: Number(major), minor: Number(minor) };
+  const limited = idle((spec) => {
+    spec.linux.resources = {
+      memory: { limit: 64 << 20, swappiness: 7, disableOOMKiller: true, useHierarchy: true },
+      cpu: { quota: 50_000, period: 100_000, burst: 20_000 },
+      blockIO: {
+        throttleReadBpsDevice: [{ ...device, rate: 1 << 20 }],
+        throttleWriteBpsDevice: [{ ...device, rate: 2 << 20 }],
+        throttleReadIOPSDevice: [{ ...device, rate: 300 }],
+        throttleWriteIOPSDevice: [{ ...device, rate: 400 }],
+      },
+    };
+  });
+  const of = (bundle: Bundle, controller: string, file: string) =>
+    read(directoryOf(state(bundle).pid, controller), file);
+  expect(of(limited, "memory", "memory.swappiness")).toBe("7");
+  expect(of(limited, "memory", "memory.oom_control")).toContain("oom_kill_disable 1");
+  expect(of(limited, "memory", "memory.use_hierarchy")).toBe("1");
+  expect(of(limited, "cpu", "cpu.cfs_burst_us")).toBe("20000");
+  const throttled = (what: string) => of(limited, "blkio", `blkio.throttle.${what}_device`);
+  expect(["read_bps", "write_bps", "read_iops", "write_iops"].map(throttled)).toEqual(
+    [1 << 20, 2 << 20, 300, 400].map((rate) => `${major}:${minor} ${rate}`),
+  );
+  const background = idle((spec) => {
+    spec.linux.resources = { cpu: { idle: 1 } };
+  });
+  expect(of(background, "cpu", "cpu.idle")).toBe("1");
 });
 
 test("the pids limit stops forks", () => {

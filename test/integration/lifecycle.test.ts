@@ -19,6 +19,7 @@ import {
   runtime,
   runtimeCommand,
   scratchDirectory,
+  seenIn,
   start,
   startContainer,
   startRuntime,
@@ -284,6 +285,18 @@ for words in map(json.loads, sys.argv[1:]):
     if status:
         sys.exit(os.waitstatus_to_exitcode(status))
 `;
+
+test("run takes no orphans of others, with --no-subreaper and without", () => {
+  covers("run --no-subreaper");
+  const log = join(scratchDirectory(), "subreaper");
+  for (const flags of [["--no-subreaper"], []]) {
+    const witness = ["strace", "-f", "-qq", "-e", "trace=prctl", "-o", log];
+    seenIn(run(makeBundle(), { through: witness }, ...flags));
+    const calls = readFileSync(log, "utf8");
+    expect(calls).toContain("PR_SET_DUMPABLE");
+    expect(calls).not.toContain("PR_SET_CHILD_SUBREAPER");
+  }
+});
 
 test("a program that is over, and reaped, before start has looked at it was started all the same", () => {
   const bundle = makeBundle((spec) => {

@@ -288,6 +288,7 @@ describe("bind mounts", () => {
 
 describe("crun's options for links", () => {
   test("copy-symlink makes the link that the source is; one that says something else is in the way", () => {
+    covers("mounts.options nofollow");
     const source = hostDirectory();
     symlinkSync("/etc/passwd", join(source, "link"));
     const linked = (destination: string, from = "link") => ({
@@ -317,6 +318,7 @@ describe("crun's options for links", () => {
   });
 
   test("src-nofollow mounts the link itself, dest-nofollow covers the link itself", () => {
+    covers("mounts.options nofollow");
     const source = hostDirectory();
     symlinkSync("/etc/passwd", join(source, "link"));
     const bundle = makeBundle((spec) => {

@@ -203,3 +203,33 @@ test("without a pid namespace SIGKILL ends every process", () => {
   expect(kill(bundle, "KILL")).toMatchObject({ status: 0, stderr: "" });
   until("all have ended", () => pids.every((pid) => !alive(pid)));
 });
+
+test("processes that fork on and on are killed by one write, where the kernel has it", ({ skip }) => {
+  covers("cgroup.kill");
+  const bundle = makeBundle(
+    (spec) => {
+      spec.linux.namespaces = (spec.linux.namespaces ?? []).filter(({ type }) => type !== "pid");
+      spec.mounts = spec.mounts.filter(({ type }) => type !== "proc");
+      spec.linux.maskedPaths = [];
+      spec.linux.readonlyPaths = [];
+      spec.linux.resources = { pids: { limit: 40 } };
+      // each is replaced by its child before anybody has read of it
+      const chain = 'sh -c "$0" "$0" & exit';
+      spec.process.args = ["/bin/sh", "-c", `for i in 1 2 3 4; do sh -c '${chain}' '${chain}' & done; sleep 60`];
+    },
+    { root: "shell" },
+  );
+  startContainer(bundle);
+  const { pid } = state(bundle);
+  const unified = readFileSync(`/proc/${pid}/cgroup`, "utf8").match(/^0::(\/.+)$/m)?.[1];
+  const cgroup = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+    .map((mount) => `${mount}${unified}`)
+    .find((path) => existsSync(`${path}/cgroup.kill`));
+  skip(cgroup === undefined, "needs a cgroup of version 2, and Linux 5.14");
+  const log = join(bundle.path, "strace");
+  const witness = ["strace", "-f", "-qq", "-y", "-e", "trace=write,kill,pidfd_send_signal", "-o", log];
+  expect(runtime(["kill", bundle.id, "KILL"], { through: witness })).toMatchObject({ status: 0, stderr: "" });
+  expect(readFileSync(log, "utf8")).toMatch(/write\(\d+<[^>]*\/cgroup\.kill>, "1"/);
+  until("the cgroup is empty", () => readFileSync(`${cgroup}/cgroup.events`, "utf8").includes("populated 0"));
+  expect(alive(pid)).toBe(false);
+});

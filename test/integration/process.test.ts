@@ -452,6 +452,22 @@ test("a profile or label of a security module that is not there is refused, all 
   expect(stderr).toContain("intelRdt is specified in config, but Intel RDT is not supported or enabled");
 });
 
+test("exec refuses a profile or label of a security module that is not there", ({ skip }) => {
+  covers("exec --apparmor", "exec --process-label");
+  const apparmor = existsSync("/sys/module/apparmor");
+  const selinux = existsSync("/sys/fs/selinux/enforce");
+  skip(apparmor && selinux, "needs a kernel without one of the two");
+  const bundle = idle();
+  const refused = (flag: string, words: string) =>
+    expect(exec(bundle, ["/bin/probe"], { flags: [flag, "cage"] }), flag).toMatchObject({
+      status: 255,
+      stdout: "",
+      stderr: expect.stringContaining(words),
+    });
+  if (!apparmor) refused("--apparmor", "apparmor: config provided but apparmor not supported");
+  if (!selinux) refused("--process-label", "selinux");
+});
+
 test("unconfined can be asked for where nothing confines", () => {
   const seen = probe((spec) => {
     spec.process.apparmorProfile = "unconfined";

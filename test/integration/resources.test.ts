@@ -209,6 +209,24 @@ describe("events", () => {
     expect(runtime(["events", "--stats", bundle.id]).stdout).toContain('"usage":{"limit":9223372036854771712,');
   });
 
+  test("tell how long processes had to wait, as the kernel counts it", ({ skip }) => {
+    covers("events pressure");
+    const bundle = idle();
+    const { pid } = state(bundle);
+    const unified = readFileSync(`/proc/${pid}/cgroup`, "utf8").match(/^0::(\/.+)$/m)?.[1];
+    const file = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+      .map((mount) => `${mount}${unified}/cpu.pressure`)
+      .find((path) => existsSync(path));
+    if (file === undefined) return skip("needs a cgroup of version 2, and a kernel with PSI");
+    const totalUs = () => Number(/^some .*total=(\d+)$/m.exec(readFileSync(file, "utf8"))?.[1]);
+    const before = totalUs();
+    const { data } = JSON.parse(runtime(["events", "--stats", bundle.id]).stdout);
+    expect(data.cpu.psi.some.total).toBeGreaterThanOrEqual(before);
+    expect(data.cpu.psi.some.total).toBeLessThanOrEqual(totalUs());
+    expect(Object.keys(data.cpu.psi.full)).toEqual(expect.arrayContaining(["avg10", "avg60", "avg300", "total"]));
+    expect(data).toMatchObject({ memory: { psi: {} }, blkio: { psi: {} } });
+  });
+
   test("come at an interval until the container ends", () => {
     covers("events --interval");
     const bundle = idle();

@@ -157,6 +157,21 @@ test("a user is root inside, and only of what is its own", ({ skip }) => {
   expect(seen.cgroup).toEqual(readFileSync("/proc/self/cgroup", "utf8").trim().split("\n"));
 });
 
+test("the caller's cgroups are to be seen, but not to be changed (CVE-2023-25809)", ({ skip }) => {
+  skip(!reachable(), UNREACHABLE);
+  const seen = probeAsUser((spec) => {
+    spec.linux.namespaces = spec.linux.namespaces?.filter(({ type }) => type !== "cgroup") ?? [];
+    spec.mounts = spec.mounts.filter(({ destination }) => destination !== "/sys/fs/cgroup");
+    spec.mounts.push({ destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["rw", "nosuid"] });
+  });
+  // by their mount points: those of the host that came with /sys are covered
+  const cgroups = [...new Map(seen.mounts.map((mount) => [mount.mountPoint, mount])).values()].filter(({ type }) =>
+    type.startsWith("cgroup"),
+  );
+  expect(cgroups).not.toEqual([]);
+  expect(cgroups.filter(({ options }) => !options.includes("ro"))).toEqual([]);
+});
+
 test("runc's container is the same", ({ skip }) => {
   skip(!reachable(), UNREACHABLE);
   const [ours, theirs] = [undefined, "runc"].map((program) =>
@@ -222,6 +237,7 @@ test("a container of a user lives as any other: create, exec, start, state, kill
 });
 
 test("ids that root has lent are mapped by newuidmap and newgidmap, and groups can be chosen", ({ skip }) => {
+  covers("linux.uidMappings lent");
   skip(!reachable(), UNREACHABLE);
   skip(!existsSync("/etc/subuid") || !existsSync("/etc/subgid"), "needs /etc/subuid and /etc/subgid to bind over");
   const seen = probeAsUser(

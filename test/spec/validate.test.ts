@@ -138,7 +138,7 @@ test("what is to run needs a root, a process and a program", () => {
 });
 
 test("what has no effect is warned about", () => {
-  covers("linux.personality.flags", "linux.resources.memory.kernel");
+  covers("process.capabilities unknown", "linux.personality.flags", "linux.resources.memory.kernel");
   const odd = spec({
     mounts: [{ destination: "/a" }, { destination: "b" }],
     process: { cwd: "/", capabilities: { bounding: ["CAP_KILL", "CAP_FLY"], ambient: ["cap_kill"] } },

@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
 import {
   alive,
   cleanUp,
@@ -156,7 +157,8 @@ const EFFECTS: { [what: string]: Row } = {
 describe.each(["caisson", "runc", "crun"])("under %s", (name) => {
   const how = name === "caisson" ? {} : { program: name };
 
-  test.each(Object.entries(EFFECTS))("%s", (_, { edit, actions, effect, expected }) => {
+  test.each(Object.entries(EFFECTS))("on pure version 2, %s", (_, { edit, actions, effect, expected }) => {
+    covers("linux.resources v2", "linux.resources.unified", "linux.resources.devices v2");
     const bundle = makeBundle((spec) => {
       // the peers know the specification of their time
       spec.ociVersion = "1.0.2";
@@ -167,6 +169,7 @@ describe.each(["caisson", "runc", "crun"])("under %s", (name) => {
   });
 
   test("blockIO: a writer is as slow as its limit", () => {
+    covers("linux.resources.blockIO.throttle");
     const { rdev } = statSync(DISK);
     const [major, minor] = [(rdev >> 8) & 0xfff, rdev & 0xff];
     const bundle = makeBundle(
@@ -198,6 +201,7 @@ describe.each(["caisson", "runc", "crun"])("under %s", (name) => {
 
 describe("a container's cgroup", () => {
   test("is where its first process is born: no step moves it there", () => {
+    covers("CLONE_INTO_CGROUP");
     const log = join(scratchDirectory(), "strace");
     const witness = ["strace", "-f", "-qq", "-e", "trace=clone3,write", "-o", log];
     expect(run(makeBundle(), { through: witness }).status).toBe(0);
