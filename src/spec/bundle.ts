@@ -25,6 +25,30 @@ export function readBundle(directory: string): Bundle {
   return { spec, bundle, warnings: warningsOf(spec) };
 }
 
+/**
+ * A document that the caller names: a file, a pipe, or a descriptor.
+ * @throws ContainerError EFBIG if there is more to it than a document may have; whatever node:fs says
+ */
+export function readDocument(path: string | number): Uint8Array {
+  const file = typeof path === "number" ? path : openSync(path, constants.O_RDONLY);
+  try {
+    const parts: Uint8Array[] = [];
+    for (let length = 0; length <= MAX_SIZE_BYTES; ) {
+      const part = Buffer.allocUnsafe(65_536);
+      const got = readSync(file, part, 0, part.length, null);
+      if (got === 0) return Buffer.concat(parts);
+      parts.push(part.subarray(0, got));
+      length += got;
+    }
+  } finally {
+    if (file !== path) closeSync(file);
+  }
+  throw new ContainerError({
+    message: `cannot read ${typeof path === "number" ? "the standard input" : path}: larger than 16 MiB`,
+    code: "EFBIG",
+  });
+}
+
 function readRegular(path: string): Uint8Array {
   // O_NONBLOCK: opening a FIFO would wait for a writer.
   const file = attempt("cannot open config.json", path, () =>

@@ -1,6 +1,18 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { makeCanary } from "../../rootfs-fixtures/build.mjs";
@@ -16,7 +28,9 @@ import {
   makeBundle,
   probe,
   results,
+  rewrite,
   run,
+  runtime,
   scratchDirectory,
   seenIn,
   startContainer,
@@ -102,6 +116,8 @@ test("what is written to proc reaches the real one, whatever lies in its place (
     spec.mounts = spec.mounts.filter(({ destination }) => destination !== "/proc");
     delete spec.linux.maskedPaths;
     delete spec.linux.readonlyPaths;
+    // else what is there could not be written to in any case
+    spec.root.readonly = false;
     spec.linux.sysctl = { "net.ipv4.ip_default_ttl": "77" };
     spec.process.args = ["/bin/probe", "--sleep", "60"];
   };
@@ -170,6 +186,32 @@ test("names that change between a directory and a link out of the root lead nowh
   expect(readFileSync("/proc/self/mountinfo", "utf8")).toBe(mounts);
 });
 
+test.each(["openat2", "open_tree", "move_mount", "close_range", "mount_setattr"])(
+  "a kernel without %s gets an error, not a weaker defence",
+  (call) => {
+    const canary = canaryDirectory();
+    const before = digestOf(canary);
+    const bundle = makeBundle(
+      (spec) => {
+        spec.root.readonly = false;
+        spec.mounts = [{ destination: "/volume", type: "tmpfs", source: "tmpfs", options: ["ro"] }];
+        spec.process.cwd = "/workdir/new";
+      },
+      { root: "hostile", canary },
+    );
+    for (const name of ["dev", "proc", "sys"]) {
+      rmSync(join(bundle.rootfs, name));
+      mkdirSync(join(bundle.rootfs, name));
+    }
+    const inject = `strace -f -qqq -o /dev/null -e trace=${call} -e inject=${call}:error=ENOSYS`;
+    const { status, stdout, stderr } = run(bundle, { through: inject.split(" ") });
+    expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
+    // close_range is the first call of init, which says nothing before it
+    if (call !== "close_range") expect(stderr).toContain("ENOSYS");
+    expect(digestOf(canary)).toBe(before);
+  },
+);
+
 test("what covers a masked file is the host's null device, not what the container calls so (CVE-2025-31133)", () => {
   const bundle = makeBundle((spec) => {
     // a /dev of the container's making: with the one of a spec the name would be taken by the real device
@@ -203,6 +245,73 @@ test("a console that is a link does not lead out of the root (CVE-2025-52565)", 
   expect(stdout).not.toBe("");
   expect(digestOf(canary)).toBe(before);
   expect(readFileSync("/proc/self/mountinfo", "utf8")).toBe(mounts);
+});
+
+test.each(["run", "exec"])(
+  "no descriptor is a working directory outside of the root: by %s (CVE-2024-21626)",
+  (way) => {
+    const bundle = way === "run" ? makeBundle() : idle();
+    const host = openSync("/", "r");
+    try {
+      for (let fd = 3; fd <= 40; fd++) {
+        const cwd = `/proc/self/fd/${fd}`;
+        if (way === "run") rewrite(bundle, ({ process }) => void Object.assign(process, { cwd }));
+        const how = { descriptors: [host, host] };
+        const ended =
+          way === "run" ? run(bundle, how) : exec(bundle, ["/bin/probe"], { ...how, flags: ["--cwd", cwd] });
+        expect({ cwd, stdout: ended.stdout, failed: ended.status !== 0 }).toEqual({ cwd, stdout: "", failed: true });
+      }
+    } finally {
+      closeSync(host);
+    }
+  },
+);
+
+/** Runs a program, and adds to what it says how much memory it took at most, in KiB. */
+const MEASURED = [
+  "python3",
+  "-c",
+  "import resource, subprocess, sys; status = subprocess.call(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(status)",
+];
+
+test("what is read is bounded: config.json, process.json, resources and mounts (CVE-2022-31030)", () => {
+  const bundle = idle();
+  const large = join(bundle.path, "large.json");
+  writeFileSync(large, "[");
+  truncateSync(large, 1 << 28);
+  const bounded = (...words: string[]) => {
+    const { status, stderr } = runtime(words, { through: MEASURED });
+    expect(status, words.join(" ")).not.toBe(0);
+    expect(stderr, words.join(" ")).toContain("larger than 16 MiB");
+    expect(Number(stderr.trimEnd().split("\n").at(-1)), words.join(" ")).toBeLessThan(250_000);
+  };
+  for (const path of [large, "/dev/zero"]) {
+    bounded("exec", "--process", path, bundle.id);
+    bounded("update", "--resources", path, bundle.id);
+    bounded("mounts", "add", bundle.id, path);
+  }
+  const other = makeBundle();
+  renameSync(large, join(other.path, "config.json"));
+  bounded("create", "--bundle", other.path, other.id);
+});
+
+test("nothing of the root is run to show its processes (CVE-2022-1227)", () => {
+  const bundle = makeBundle(
+    (spec) => {
+      spec.root.readonly = false;
+      spec.process.args = ["/bin/probe", "--sleep", "60"];
+    },
+    { root: "shell" },
+  );
+  for (const path of ["bin", "usr/bin", "usr/sbin", "sbin"]) {
+    mkdirSync(join(bundle.rootfs, path), { recursive: true });
+    rmSync(join(bundle.rootfs, path, "ps"), { force: true });
+    writeFileSync(join(bundle.rootfs, path, "ps"), "#!/bin/sh\necho PID; echo trojan > /trojan\n", { mode: 0o755 });
+  }
+  startContainer(bundle);
+  const { status, stdout } = runtime(["ps", bundle.id]);
+  expect({ status, ran: existsSync(join(bundle.rootfs, "trojan")) }).toEqual({ status: 0, ran: false });
+  expect(stdout).toContain("/bin/probe");
 });
 
 test("a path of a namespace that is too long for its field is an error (CVE-2021-43784)", () => {

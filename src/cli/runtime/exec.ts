@@ -1,10 +1,10 @@
-import { readFileSync } from "node:fs";
 import { Container } from "../../container/container.ts";
 import { attend, fitProcess, takeTerminal } from "../../container/foreground.ts";
 import { subCgroups } from "../../container/sub-cgroup.ts";
 import { ContainerError } from "../../error.ts";
 import { Signals } from "../../execute/signals.ts";
 import { signal } from "../../kernel/process.ts";
+import { readDocument } from "../../spec/bundle.ts";
 import { parseProcess } from "../../spec/parse.ts";
 import type { Process } from "../../spec/spec.ts";
 import { unknownCapabilities } from "../../spec/validate.ts";
@@ -58,7 +58,7 @@ export const exec: Command = {
     const process =
       flags.process === undefined
         ? processFrom(flags, args, container.spec.process)
-        : withDefaults(parseProcess(readFileSync(flags.process)), container.spec.process);
+        : withDefaults(parseProcess(readDocument(flags.process)), container.spec.process);
     for (const { pointer, message } of unknownCapabilities(process)) warn(`${pointer} ${message}`);
     const socket = flags["console-socket"];
     if (process.terminal === true && flags.detach && socket === undefined)

@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
 import { Container } from "../../container/container.ts";
 import { ContainerError } from "../../error.ts";
+import { readDocument } from "../../spec/bundle.ts";
 import { parseMounts } from "../../spec/parse.ts";
 import { parseFlags } from "./flags.ts";
 import type { Command } from "./runtime.ts";
@@ -17,7 +17,7 @@ export const mounts: Command = {
     if (verb !== "add" && verb !== "remove")
       throw new ContainerError({ message: `unknown command mounts ${verb}: use add or remove`, code: "ERR_USAGE" });
     const container = Container.open(root, id);
-    const list = parseMounts(readFileSync(path === "-" ? 0 : path), { path });
+    const list = parseMounts(readDocument(path === "-" ? 0 : path), { path });
     container.changeMounts(verb, list);
     return 0;
   },

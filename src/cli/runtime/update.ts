@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
 import { Container } from "../../container/container.ts";
 import { ContainerError } from "../../error.ts";
+import { readDocument } from "../../spec/bundle.ts";
 import { parseResources } from "../../spec/parse.ts";
 import type { Integer64, Resources } from "../../spec/spec.ts";
 import { parseFlags, type Words } from "./flags.ts";
@@ -55,7 +55,7 @@ export const update: Command = {
 };
 
 function readResources(path: string): Resources {
-  const resources = parseResources(readFileSync(path === "-" ? 0 : path), { path });
+  const resources = parseResources(readDocument(path === "-" ? 0 : path), { path });
   // a program that writes every field leaves 0 in those that it does not mean
   const { pids, devices, ...more } = resources;
   return pids === undefined || pids.limit === 0 ? more : { ...more, pids };
