@@ -17,8 +17,8 @@ export interface Circumstances {
   user: User;
   machine: "x86_64" | "aarch64";
   endpoint?: EndpointArgs;
-  /** Of the container whose network is shared. */
-  networkOf?: { pid: number };
+  /** The container whose network is shared, and the directory of its files about names where it has some. */
+  networkOf?: { pid: number; files?: string };
   /** Capabilities that we hold: no container can get others. */
   permitted: readonly string[];
   /** Volumes and binds, as mounts. */
@@ -65,7 +65,7 @@ function specOf(
   const devices = Privileged ? hostDevices("/dev") : [];
   return {
     ...spec,
-    ...(hostConfig.NetworkMode === "host" ? {} : { hostname: config.Hostname }),
+    hostname: config.Hostname,
     root: { path: directory, readonly: hostConfig.ReadonlyRootfs },
     process: {
       args: [...config.Entrypoint, ...config.Cmd],
@@ -79,10 +79,11 @@ function specOf(
           ? { bounding: capabilities, effective: capabilities, permitted: capabilities }
           : { bounding: capabilities },
       noNewPrivileges: options.has("no-new-privileges"),
+      ...(options.has("apparmor") ? { apparmorProfile: options.get("apparmor") ?? "" } : {}),
     },
     mounts: [
       ...mountsOf(spec.mounts ?? [], hostConfig),
-      ...fileMounts(directory, hostConfig),
+      ...fileMounts(networkOf?.files ?? directory, hostConfig),
       ...tmpfsMounts(hostConfig),
       ...volumes,
     ],
@@ -92,20 +93,33 @@ function specOf(
       namespaces: namespacesOf(hostConfig, networkOf),
       resources: resourcesOf(hostConfig, linux.resources),
       ...mappingsOf(hostConfig.UsernsMode),
-      ...(Privileged ? { devices } : { maskedPaths: maskedPaths ?? [], readonlyPaths: readonlyPaths ?? [] }),
+      ...(Privileged ? { devices } : {}),
+      ...(Privileged || options.has("systempaths")
+        ? {}
+        : { maskedPaths: maskedPaths ?? [], readonlyPaths: readonlyPaths ?? [] }),
       ...(seccomp === undefined ? {} : { seccomp }),
     },
   };
 }
+
+/** What --security-opt knows, and which values; a name alone means true. */
+const SECURITY_OPTIONS: { [name: string]: RegExp } = {
+  seccomp: /./,
+  "no-new-privileges": /^(true|false)$/,
+  apparmor: /./,
+  // labels are the host's policy's to give: nothing here chooses one
+  label: /^disable$/,
+  systempaths: /^unconfined$/,
+};
 
 /** "seccomp=unconfined", "no-new-privileges[=true]": name → value. */
 function securityOptions(given: readonly string[]): Map<string, string> {
   const options = new Map<string, string>();
   for (const option of given) {
     const [, name = "", value = "true"] = /^([^=:]+)(?:[=:](.*))?$/s.exec(option) ?? [];
-    if (!["seccomp", "no-new-privileges", "apparmor"].includes(name))
+    if (!Object.hasOwn(SECURITY_OPTIONS, name) || SECURITY_OPTIONS[name]?.test(value) !== true)
       throw new ContainerError({
-        message: `cannot use security option ${option}: known are seccomp, no-new-privileges and apparmor`,
+        message: `cannot use security option ${option}: known are seccomp=unconfined|builtin|FILE, no-new-privileges, apparmor=PROFILE, label=disable and systempaths=unconfined`,
         code: "EINVAL",
       });
     if (value !== "false") options.set(name, value);
@@ -116,7 +130,7 @@ function securityOptions(given: readonly string[]): Map<string, string> {
 /** The profile that seccomp=FILE asks for. @throws ContainerError when the file cannot be read or is no profile */
 export function readSeccompProfile(given: readonly string[]): Seccomp | undefined {
   const path = securityOptions(given).get("seccomp");
-  if (path === undefined || path === "unconfined") return;
+  if (path === undefined || path === "unconfined" || path === "builtin") return;
   const fault = (why: string, cause: unknown) =>
     new ContainerError({ message: `cannot use seccomp profile ${path}: ${why}`, code: "EINVAL", path, cause });
   let text = "";
@@ -154,8 +168,9 @@ function seccompOf(
   machine: "x86_64" | "aarch64",
   profile: Seccomp | undefined,
 ): Seccomp | undefined {
-  if (options.get("seccomp") === "unconfined") return;
-  return profile ?? (privileged ? undefined : defaultProfile(capabilities, machine));
+  const asked = options.get("seccomp");
+  if (asked === "unconfined") return;
+  return profile ?? (privileged && asked !== "builtin" ? undefined : defaultProfile(capabilities, machine));
 }
 
 function capabilitiesOf({ CapAdd, CapDrop, Privileged }: HostConfig, permitted: readonly string[]): string[] {

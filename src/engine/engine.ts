@@ -432,11 +432,14 @@ export class Engine {
       volumes: container.mounts.map((mount) => mountOf(mount, mapped)),
       copies: container.mounts.filter(startsAsCopy).map(({ Destination }) => Destination),
       ...(endpoint === undefined ? {} : { endpoint }),
-      ...(networkOf === undefined
-        ? {}
-        : { networkOf: { pid: this.running(this.containers.find(networkOf)).record.pid } }),
+      ...(networkOf === undefined ? {} : { networkOf: this.#networkOf(this.containers.find(networkOf)) }),
       ...(seccomp === undefined ? {} : { seccomp }),
     });
+  }
+
+  #networkOf(container: ContainerJson): { pid: number; files?: string } {
+    const { pid } = this.running(container).record;
+    return container.root.kind === "image" ? { pid, files: this.containers.directory(container.id) } : { pid };
   }
 
   /** The user as the image's passwd and group know it; nothing is mounted for that. */

@@ -4,6 +4,8 @@ import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import { formatPort, type PortBinding } from "../network/ports.ts";
 
 const AF_INET = 2;
+const EADDRINUSE = -98;
+const EADDRNOTAVAIL = -99;
 const CLOEXEC = 0o2000000;
 const PROTOCOLS = { tcp: [1, 6], udp: [2, 17], sctp: [1, 132] } as const;
 
@@ -27,7 +29,12 @@ function bindPort(wanted: PortBinding): { binding: PortBinding; socket: number }
   const [type, protocol] = PROTOCOLS[wanted.protocol];
   const { lastHostPort = wanted.hostPort, ...rest } = wanted;
   for (let port = wanted.hostPort; port <= lastHostPort; port++) {
-    const socket = call("socket", AF_INET, type | CLOEXEC, protocol);
+    const socket = tryCall("socket", AF_INET, type | CLOEXEC, protocol);
+    if (socket < 0)
+      throw new ContainerError({
+        ...kernelError("socket", -socket),
+        message: `cannot publish ${formatPort(wanted)}: this kernel has no ${wanted.protocol}`,
+      });
     const address = socketAddress(wanted.hostAddress, port);
     // a connection that has just ended must not keep the port from us
     call("setsockopt", socket, 1, 2, new Uint8Array([1, 0, 0, 0]), 4);
@@ -35,7 +42,12 @@ function bindPort(wanted: PortBinding): { binding: PortBinding; socket: number }
     if (result >= 0 && wanted.protocol !== "udp") call("listen", socket, 1);
     if (result >= 0) return { binding: { ...rest, hostPort: portOf(socket) }, socket };
     close(socket);
-    if (result !== -98) throw kernelError("bind", -result, formatPort(wanted));
+    if (result === EADDRNOTAVAIL)
+      throw new ContainerError({
+        ...kernelError("bind", -result),
+        message: `cannot publish ${formatPort(wanted)}: this host has no address ${wanted.hostAddress}`,
+      });
+    if (result !== EADDRINUSE) throw kernelError("bind", -result, formatPort(wanted));
   }
   throw new ContainerError({
     message: `cannot publish ${formatPort(wanted)}: the port is in use`,

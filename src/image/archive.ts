@@ -57,13 +57,16 @@ interface Files {
   close(): void;
 }
 
+/** The path that means standard input, which may be a socket, and so cannot be opened by a name. */
+const STANDARD_INPUT = "-";
+
 function fault(why: string): ContainerError {
   return new ContainerError({ message: `cannot read the archive: ${why}`, code: "ERR_ARCHIVE" });
 }
 
 /**
  * Opens what `docker save`, `podman save`, skopeo, buildah or umoci wrote: a docker archive, an OCI archive (either may
- * be compressed as a whole) or the directory of an OCI image layout. Members of an archive are read in place, by offset.
+ * be compressed as a whole) or the directory of an OCI image layout; "-" is standard input. Members of an archive are read in place, by offset.
  * @param spool opens a file for reading and writing that vanishes when closed, for archives that cannot be read in place
  * (compressed, or from a pipe)
  * @throws ContainerError ERR_ARCHIVE, ERR_IMAGE, ERR_DIGEST, or that of opening the file
@@ -95,7 +98,7 @@ function opening<T>(path: string, act: () => T): T {
 
 /** A pipe is an archive too, but a device such as /dev/zero never ends. */
 function isDirectory(path: string): boolean {
-  const stat = opening(path, () => statSync(path));
+  const stat = opening(path, () => (path === STANDARD_INPUT ? fstatSync(0) : statSync(path)));
   if (stat.isCharacterDevice() || stat.isBlockDevice()) throw fault(`${path} is a device`);
   return stat.isDirectory();
 }
@@ -150,7 +153,7 @@ function layoutDirectory(directory: string): Files {
 }
 
 async function tarArchive(path: string, spool: () => number): Promise<Files> {
-  let fd = opening(path, () => openSync(path, "r"));
+  let fd = opening(path, () => (path === STANDARD_INPUT ? 0 : openSync(path, "r")));
   try {
     const isFile = fstatSync(fd).isFile();
     const head = Buffer.alloc(4);

@@ -85,6 +85,25 @@ export function sealedFile(name: string, bytes: Uint8Array, executable = false):
   return fd;
 }
 
+/** Does something while standard streams of ours are /dev/null: what is started meanwhile inherits that. */
+export function withoutStreams<T>(streams: readonly number[], action: () => T): T {
+  const F_DUPFD_CLOEXEC = 1030;
+  const saved = streams.map((fd) => tryCall("fcntl", fd, F_DUPFD_CLOEXEC, 3));
+  const nothing = open("/dev/null", O.RDWR);
+  for (const fd of streams) call("dup3", nothing, fd, 0);
+  close(nothing);
+  try {
+    return action();
+  } finally {
+    for (const [at, fd] of streams.entries()) {
+      const before = saved[at] ?? -1;
+      if (before < 0) continue; // it was closed
+      call("dup3", before, fd, 0);
+      close(before);
+    }
+  }
+}
+
 /** flock(2), exclusive. @returns false when `wait` is false and somebody else holds it */
 export function lock(fd: number, wait: boolean): boolean {
   const result = tryCall("flock", fd, wait ? 2 : 2 | 4);

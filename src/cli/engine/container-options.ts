@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
-import { cpus } from "node:os";
+import { cpus, hostname as machineName } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
 import type { ContainerJson } from "../../engine/config.ts";
 import type { Engine } from "../../engine/engine.ts";
@@ -10,6 +10,7 @@ import { ImageStore, type ResolvedImage } from "../../image/store.ts";
 import { parseSignal } from "../../linux/signals.ts";
 import { readBundle } from "../../spec/bundle.ts";
 import { chooseDriver } from "../../storage/storage.ts";
+import { givenEnvironment, mergeEnvironment } from "./environment.ts";
 
 /** Flags that say what the container is: those of run and explain. */
 export interface ContainerOptions {
@@ -18,6 +19,7 @@ export interface ContainerOptions {
   interactive?: boolean;
   tty?: boolean;
   env: string[];
+  envFile: string[];
   workdir?: string;
   user?: string;
   volume: string[];
@@ -51,26 +53,32 @@ export function addContainerOptions(command: Command): Command {
     .option("-i, --interactive", "keep standard input open")
     .option("-t, --tty", "give it a terminal")
     .option("-e, --env <name=value>", "set an environment variable; a name alone takes ours", collect, [])
+    .option("--env-file <file>", "set those of a file, one a line", collect, [])
     .option("-w, --workdir <directory>", "working directory")
     .option("-u, --user <user[:group]>", "user, by name or id")
     .option("-v, --volume <[source:]destination[:options]>", "bind a path of the host, or a volume", collect, [])
     .option("-h, --hostname <name>", "name of the machine")
-    .option("--memory <bytes>", "memory limit, such as 64m", parseMemory)
+    .option("-m, --memory <bytes>", "memory limit, such as 64m", parseMemory)
     .option("--cpus <number>", "processors' worth of time, such as 1.5", parseCpus)
-    .option("--cpuset-cpus <list>", "processors it may use, such as 0-1")
+    .option("--cpuset-cpus <list>", "processors it may use, such as 0-1", parseCpuset)
     .option("--pids-limit <number>", "how many processes it may have", parseCount)
-    .option("--network <mode>", "bridge, none, host or container:ID", "bridge")
+    .option("--net, --network <mode>", "bridge, none, host or container:ID", "bridge")
     .option("-p, --publish <[address:][port:]port[/protocol]>", "make a port reachable from outside", collect, [])
     .option("--read-only", "make the root read-only")
     .option("--tmpfs <destination[:options]>", "mount a tmpfs", collect, [])
     .option("--cap-add <capability>", "add a capability, or ALL", collect, [])
     .option("--cap-drop <capability>", "drop a capability, or ALL", collect, [])
-    .option("--security-opt <option>", "seccomp=unconfined|FILE, no-new-privileges", collect, [])
+    .option(
+      "--security-opt <option>",
+      "seccomp=unconfined|builtin|FILE, no-new-privileges, apparmor=PROFILE, label=disable, systempaths=unconfined",
+      collect,
+      [],
+    )
     .option("--userns <mode>", "host, auto, or FIRST:SIZE for a user namespace")
     .option("--privileged", "all capabilities and devices, no filter")
     .option("--entrypoint <command>", "replace the image's entrypoint")
     .option("--stop-signal <signal>", "signal that stop sends")
-    .option("--label <name=value>", "set a label", collect, [])
+    .option("-l, --label <name=value>", "set a label", collect, [])
     .option("--bundle <directory>", "run an OCI bundle instead of an image");
 }
 
@@ -97,9 +105,27 @@ function parseCpus(text: string): number {
   return number;
 }
 
+/** Docker's check, in the place of the kernel's ERANGE. */
+function parseCpuset(text: string): string {
+  if (!/^\d+(-\d+)?(,\d+(-\d+)?)*$/.test(text)) throw new InvalidArgumentError("it must be a list such as 0,2-3.");
+  const online = readFileSync("/sys/devices/system/cpu/online", "utf8").trim();
+  const there = listedCpus(online);
+  if ([...listedCpus(text)].every((cpu) => there.has(cpu))) return text;
+  throw new InvalidArgumentError(`the processors of this machine are ${online}.`);
+}
+
 function parseCount(text: string): number {
   if (!/^-?\d+$/.test(text)) throw new InvalidArgumentError("it must be a whole number.");
   return Number(text);
+}
+
+function listedCpus(list: string): Set<number> {
+  return new Set(
+    list.split(",").flatMap((part) => {
+      const [first = 0, last = first] = part.split("-").map(Number);
+      return Array.from({ length: Math.max(Math.min(last, 8191) - first + 1, 0) }, (_, i) => first + i);
+    }),
+  );
 }
 
 /** The container that flags, image and words describe. */
@@ -185,7 +211,14 @@ interface Defaults {
 const HOSTNAME_LENGTH = 64;
 
 function describe(engine: Engine, options: ContainerOptions, defaults: Defaults): ContainerJson {
-  const { network, publish } = options;
+  const { publish } = options;
+  const network = options.network === "default" ? "bridge" : options.network;
+  const namesake = /^container:(.+)$/.exec(network)?.[1];
+  if (namesake !== undefined && options.hostname !== undefined)
+    throw new ContainerError({
+      message: "a container that shares another's network has its host name, too",
+      code: "ERR_USAGE",
+    });
   if (!/^(bridge|none|host|bundle|container:.+)$/.test(network))
     throw new ContainerError({
       message: `cannot use network ${network}: it must be bridge, none, host or container:ID`,
@@ -215,7 +248,7 @@ function describe(engine: Engine, options: ContainerOptions, defaults: Defaults)
         code: "ERR_USAGE",
       });
   const container = engine.describe({
-    name: options.name,
+    name: options.name === "" ? undefined : options.name,
     image: "",
     imageId: "",
     root: { kind: "bundle", bundle: "" },
@@ -254,31 +287,23 @@ function describe(engine: Engine, options: ContainerOptions, defaults: Defaults)
       AutoRemove: options.rm ?? false,
     },
   });
-  const hostname = options.hostname ?? container.id.slice(0, 12);
+  const own = network === "host" ? machineName() : container.id.slice(0, 12);
+  const hostname =
+    namesake === undefined ? options.hostname || own : engine.containers.find(namesake).config.Hostname || own;
   const config = { ...container.config, Hostname: hostname, Env: environment(options, defaults.env, hostname) };
   return { ...container, config };
 }
 
 /** Ours first, then the image's, then the caller's; a later one replaces an earlier of the same name. */
 function environment(options: ContainerOptions, image: readonly string[], hostname: string): string[] {
-  const given = options.env.flatMap((entry) => {
-    if (entry === "" || entry.startsWith("="))
-      throw new ContainerError({
-        message: `cannot use ${JSON.stringify(entry)} as an environment variable: it has no name`,
-        code: "ERR_USAGE",
-      });
-    if (entry.includes("=")) return [entry];
-    const own = process.env[entry];
-    return own === undefined ? [] : [`${entry}=${own}`];
-  });
   const all = [
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     `HOSTNAME=${hostname}`,
     ...(options.tty === true ? ["TERM=xterm"] : []),
     ...image,
-    ...given,
+    ...givenEnvironment(options),
   ];
-  return [...new Map(all.map((entry) => [entry.split("=")[0], entry])).values()];
+  return mergeEnvironment(all);
 }
 
 function splitPair(text: string, separator = "="): [string, string] {

@@ -1,13 +1,19 @@
 import { attend, takeTerminal } from "../../container/foreground.ts";
+import { ContainerError } from "../../error.ts";
 import { Signals } from "../../execute/signals.ts";
+import { withoutStreams } from "../../kernel/file.ts";
 import { print } from "../print.ts";
 import type { Define } from "./engine.ts";
+import { givenEnvironment, mergeEnvironment } from "./environment.ts";
+
+const collect = (value: string, before: string[]) => [...before, value];
 
 interface Options {
   interactive?: boolean;
   tty?: boolean;
   detach?: boolean;
   env: string[];
+  envFile: string[];
   workdir?: string;
   user?: string;
 }
@@ -16,36 +22,44 @@ export const defineExec: Define = (program, { engine, exit }) => {
   program
     .command("exec")
     .description("run a further command in a running container")
-    .option("-i, --interactive", "accepted: standard input is passed on")
+    .option("-i, --interactive", "pass standard input on")
     .option("-t, --tty", "give it a terminal")
     .option("-d, --detach", "leave it running, and print its pid")
-    .option(
-      "-e, --env <name=value>",
-      "set an environment variable",
-      (value: string, before: string[]) => [...before, value],
-      [],
-    )
+    .option("-e, --env <name=value>", "set an environment variable; a name alone takes ours", collect, [])
+    .option("--env-file <file>", "set those of a file, one a line", collect, [])
     .option("-w, --workdir <directory>", "working directory")
     .option("-u, --user <user[:group]>", "user, by name or id")
     .argument("<container>")
     .argument("<command...>")
     .passThroughOptions()
     .action((name: string, args: string[], options: Options) => {
-      let master: number | undefined;
-      const signals = new Signals();
       const container = engine().containers.find(name);
-      const { env, workdir: cwd, user, tty = false } = options;
-      const running = engine().exec(
-        container,
-        { args, env, tty, user, cwd },
-        {
-          signals,
-          takeTerminal: (socket) => {
-            master = takeTerminal(socket);
+      const { detach = false, interactive = false, workdir: cwd, user, tty = false } = options;
+      if (cwd?.startsWith("/") === false)
+        throw new ContainerError({
+          message: `cannot use directory ${cwd}: it must be an absolute path`,
+          code: "ERR_USAGE",
+        });
+      const env = mergeEnvironment(givenEnvironment(options));
+      const signals = new Signals();
+      let master: number | undefined;
+      const start = () =>
+        engine().exec(
+          container,
+          { args, env, tty, user, cwd },
+          {
+            signals,
+            takeTerminal: (socket) => {
+              master = takeTerminal(socket);
+            },
           },
-        },
-      );
-      if (options.detach === true) print(String(running.pid));
-      else exit(attend(running, signals, master).status);
+        );
+      // who gets our input takes it from us, and who gets our output keeps our readers waiting: no process that was not meant to
+      if (detach) print(String(withoutStreams([0, 1, 2], start).pid));
+      else
+        exit(
+          (interactive ? attend(start(), signals, master) : withoutStreams([0], () => attend(start(), signals, master)))
+            .status,
+        );
     });
 };

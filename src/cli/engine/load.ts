@@ -9,11 +9,13 @@ export const defineLoad: Define = (program, { engine }) => {
     .command("load")
     .description("load the images of an archive (docker save, OCI) or of an OCI layout directory")
     .option("-i, --input <file>", "for docker's habit: the same as FILE")
-    .argument("[file]")
-    .action(async (file: string | undefined, { input }: { input?: string }) => {
-      const path = file ?? input;
-      if (path === undefined) return program.error("error: a file is needed");
-      const progress = isTerminal(2) ? { progress: sayProgress } : {};
+    .option("-q, --quiet", "without progress")
+    .argument("[file]", "by default, or for -, standard input")
+    .action(async (file: string | undefined, { input, quiet }: { input?: string; quiet?: boolean }) => {
+      const path = file ?? input ?? "-";
+      if (path === "-" && isTerminal(0))
+        return program.error("error: a file is needed, or an archive on standard input");
+      const progress = quiet !== true && isTerminal(2) ? { progress: sayProgress } : {};
       for (const { name, id } of await ImageStore.open(engine().places.data).load(path, progress))
         print(`Loaded image: ${name === undefined ? id : familiarReference(parseReference(name))}`);
     });

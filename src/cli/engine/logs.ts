@@ -1,11 +1,28 @@
 import { closeSync, existsSync, openSync, readSync } from "node:fs";
+import { InvalidArgumentError } from "commander";
 import { writeAll } from "./client.ts";
 import type { Define } from "./engine.ts";
+import { parseMoment } from "./time.ts";
+
+interface Options {
+  follow?: boolean;
+  timestamps?: boolean;
+  tail: number;
+  /** Milliseconds since the epoch. */
+  since?: number;
+  until?: number;
+}
 
 interface Line {
   log: string;
   stream: "stdout" | "stderr";
   time: string;
+}
+
+function parseTail(text: string): number {
+  if (text === "all" || /^-\d+$/.test(text)) return Number.POSITIVE_INFINITY;
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError("it must be a number, or all.");
+  return Number(text);
 }
 
 export const defineLogs: Define = (program, { engine }) => {
@@ -14,20 +31,24 @@ export const defineLogs: Define = (program, { engine }) => {
     .description("print what a container has written")
     .option("-f, --follow", "go on until it ends")
     .option("-t, --timestamps", "with times")
-    .option("-n, --tail <lines>", "only the last ones", "all")
+    .option("-n, --tail <lines>", "only the last ones", parseTail, Number.POSITIVE_INFINITY)
+    .option("--since <time>", "only what was written from then on: a date, or how long ago, such as 10m", parseMoment)
+    .option("--until <time>", "only what was written before", parseMoment)
     .argument("<container>")
-    .action((name: string, { follow, timestamps, tail }: { follow?: boolean; timestamps?: boolean; tail: string }) => {
+    .action((name: string, { follow, timestamps, tail, since = 0, until = Number.POSITIVE_INFINITY }: Options) => {
       const container = engine().containers.find(name);
       const directory = engine().containers.directory(container.id);
       // connected before the log is read, so that nothing falls between
       const attachment = follow === true ? engine().tryAttach(container, { output: true }) : undefined;
       const reader = new LogReader(`${directory}/log`);
       const earlier = existsSync(`${directory}/log.1`) ? new LogReader(`${directory}/log.1`).read() : [];
-      const lines = [...earlier, ...reader.read()];
-      printLines(tail === "all" ? lines : Number(tail) === 0 ? [] : lines.slice(-Number(tail)), timestamps === true);
-      while (attachment !== undefined) {
+      const wanted = (lines: readonly Line[]) =>
+        lines.filter(({ time }) => Date.parse(time) >= since && Date.parse(time) < until);
+      const lines = wanted([...earlier, ...reader.read()]);
+      printLines(tail === 0 ? [] : lines.slice(-tail), timestamps === true);
+      while (attachment !== undefined && Date.now() < until) {
         const { kind } = attachment.hear();
-        printLines(reader.read(), timestamps === true);
+        printLines(wanted(reader.read()), timestamps === true);
         if (kind === "exited" || kind === "gone") return;
       }
     });

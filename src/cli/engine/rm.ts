@@ -1,7 +1,8 @@
 import { print } from "../print.ts";
+import { forEachName } from "./each.ts";
 import type { Define } from "./engine.ts";
 
-export const defineRm: Define = (program, { engine }) => {
+export const defineRm: Define = (program, { engine, exit }) => {
   program
     .command("rm")
     .description("remove containers, with what they wrote")
@@ -9,9 +10,11 @@ export const defineRm: Define = (program, { engine }) => {
     .option("-v, --volumes", "also the volumes that were made for them alone")
     .argument("<container...>")
     .action((names: string[], { force = false, volumes = false }: { force?: boolean; volumes?: boolean }) => {
-      for (const name of names) {
-        engine().remove(engine().containers.find(name), { force, volumes });
-        print(name);
-      }
+      exit(
+        forEachName(names, (name) => {
+          engine().remove(engine().containers.find(name), { force, volumes });
+          print(name);
+        }),
+      );
     });
 };
