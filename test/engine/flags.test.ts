@@ -191,7 +191,7 @@ test("stop and logs refuse numbers that are none; logs has times", async () => {
   expect(machine.succeeds(["logs", "--until", "0.1s", "-f", "--tail", "1", id])).toBe("late");
   expectFailure(machine.caisson(["logs", "--tail", "x", id]), /must be a number/);
   expectFailure(machine.caisson(["logs", "--since", "soon", id]), /must be a time/);
-  expectFailure(machine.caisson(["stop", "-t", "x", id]), /whole number/);
+  expectFailure(machine.caisson(["stop", "-t", "x", id]), /number of seconds/);
   machine.succeeds(["stop", "-t", "0", id]);
   machine.succeeds(["rm", id]);
 });

@@ -26,7 +26,7 @@ export const defineStop: Define = (program, { engine, exit }) => {
 };
 
 function parseSeconds(text: string): number {
-  if (!/^-?\d{1,6}$/.test(text)) throw new InvalidArgumentError("it must be a whole number of seconds.");
+  if (!/^-?\d{1,6}(\.\d+)?$/.test(text)) throw new InvalidArgumentError("it must be a number of seconds.");
   return Number(text);
 }
 
