@@ -150,7 +150,7 @@ export function* executeStepwise(
     if (said.kind === "waits" && said.step === index) return said;
     if (said.kind === "gone" && index === plan.length) return said;
     ending = said.kind === "failed";
-    if (said.kind === "failed") throw stepError(plan[said.step], said.step, said.errno);
+    if (said.kind === "failed") throw stepError(plan, said.step, said.errno);
     throw unexpectedEnd(plan[index], index);
   }
 
@@ -235,7 +235,7 @@ export function attempt(step: Step, index: number, work: () => void): void {
       step: step.name,
       index,
       from: step.from,
-      hint: error.hint ?? hintFor(step.name, error.code ?? "", step),
+      hint: error.hint ?? hintFor(error.code ?? "", step, []),
       cause: error,
     });
   } finally {
@@ -244,7 +244,8 @@ export function attempt(step: Step, index: number, work: () => void): void {
 }
 
 /** The error for a step of init's that the kernel refused. */
-export function stepError(step: Step | undefined, index: number, errno: number): ContainerError {
+export function stepError(plan: Plan, index: number, errno: number): ContainerError {
+  const step = plan[index];
   const code = errnoName(errno);
   if (step === undefined) return new ContainerError({ message: `init failed: ${code}`, code, errno, index });
   return new ContainerError({
@@ -255,7 +256,7 @@ export function stepError(step: Step | undefined, index: number, errno: number):
     step: step.name,
     index,
     from: step.from,
-    hint: hintFor(step.name, code, step),
+    hint: hintFor(code, step, plan),
   });
 }
 

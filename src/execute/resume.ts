@@ -66,14 +66,14 @@ export function resume({ socket, trace, context, plan, hostSteps }: Resumption):
 
   function expectTurn(index: number): Said {
     const said = init.listen();
-    if (said.kind === "failed") throw stepError(plan()[said.step], said.step, said.errno);
+    if (said.kind === "failed") throw stepError(plan(), said.step, said.errno);
     if (said.kind !== "waits" || said.step !== index) throw unexpectedEnd(plan()[index], index);
     return said;
   }
 
   function hearEnd(): void {
     const said = init.listen();
-    if (said.kind === "failed") throw stepError(plan()[said.step], said.step, said.errno);
+    if (said.kind === "failed") throw stepError(plan(), said.step, said.errno);
     if (said.kind !== "gone" || !executed(trace))
       throw new ContainerError({
         message: "the container's process was killed before it could be executed",

@@ -1,14 +1,29 @@
-import type { Step, StepName } from "./step.ts";
+import type { NamespaceType } from "../spec/spec.ts";
+import { makesNew } from "./namespaces.ts";
+import type { Plan, Step, StepName } from "./step.ts";
 
-type Hint = string | ((step: Step) => string | undefined);
+type Hint = string | ((step: Step, plan: Plan) => string | undefined);
 
 /** Filesystems that show a namespace can be mounted only by who has power over it. */
-const NEEDED_NAMESPACE: Partial<Record<string, string>> = {
-  proc: 'a new /proc needs a new pid namespace: add {"type": "pid"} to linux.namespaces',
-  mqueue: 'a new mqueue needs a new ipc namespace: add {"type": "ipc"} to linux.namespaces',
-  sysfs:
+const NEEDED_NAMESPACE: Partial<Record<string, [NamespaceType, string]>> = {
+  proc: ["pid", 'a new /proc needs a new pid namespace: add {"type": "pid"} to linux.namespaces'],
+  mqueue: ["ipc", 'a new mqueue needs a new ipc namespace: add {"type": "ipc"} to linux.namespaces'],
+  sysfs: [
+    "network",
     "a new sysfs needs a network namespace of the container's own user namespace: make one, or bind the host's /sys",
+  ],
 };
+
+function filesystemRefused(step: Step, plan: Plan): string | undefined {
+  if (step.name !== "makeFilesystem") return;
+  const { type } = step.args;
+  const [namespace, hint] = NEEDED_NAMESPACE[type] ?? [];
+  if (namespace === undefined) return;
+  if (!makesNew(plan, namespace)) return hint;
+  return makesNew(plan, "user")
+    ? `in a user namespace a new ${type} may not show more than the one that is here, parts of which are covered: caisson why says which`
+    : undefined;
+}
 
 const CANNOT_MAP: Record<string, string> = {
   EINVAL: "the source's filesystem cannot map ids, or one below it with ridmap: leave out idmap, or use another source",
@@ -28,17 +43,21 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
       step.name === "makeFilesystem"
         ? `this kernel has no filesystem called ${step.args.type}: see /proc/filesystems`
         : undefined,
-    EPERM: (step) => (step.name === "makeFilesystem" ? NEEDED_NAMESPACE[step.args.type] : undefined),
+    EPERM: filesystemRefused,
   },
   checkProcTarget: {
-    ELOOP: "the target is a symbolic link in the root: an image must not redirect proc or sysfs",
-    ENOTDIR: "proc and sysfs must be mounted on ordinary directory, which no image may redirect",
+    ELOOP: "a link on the way to the target leads in a circle: an image must not redirect proc or sysfs",
+    ENOTDIR: "the target is a link or a file: proc and sysfs are mounted on ordinary directories alone",
   },
   checkProcSource: {
     EINVAL: "only a proc filesystem can be mounted on /proc: bind the host's /proc, or use type proc",
   },
   attachMount: {
     EACCES: "the destination leads into proc, where nothing may be mounted: an image must not redirect mounts there",
+  },
+  matchDirectory: {
+    EINVAL:
+      "the owner of the directory is nobody in the container's user namespace: map it, or give mode=, uid= and gid=",
   },
   copyUp: {
     EINVAL:
@@ -48,7 +67,7 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   mapMount: CANNOT_MAP,
   idmapSource: CANNOT_MAP,
   makeUserNamespace: {
-    EINVAL: "the kernel does not take these mappings: ids must be mapped once and exist outside",
+    EINVAL: "the kernel does not take these mappings: each id may be mapped once, in at most 340 ranges",
   },
   checkDevice: {
     ENODEV: "in a user namespace the host's own devices are bound: name one by the path and the numbers it has there",
@@ -64,8 +83,13 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   openSource: { ENOENT: "a bind mount's source must exist on the host" },
 };
 
-/** Advice for a step that failed, where there is any. */
-export function hintFor(name: StepName, code: string, step: Step): string | undefined {
-  const hint = HINTS[name]?.[code];
-  return typeof hint === "function" ? hint(step) : hint;
+/** The failures that there are hints for: step and errno. */
+export function hintedFailures(): string[] {
+  return Object.entries(HINTS).flatMap(([step, hints]) => Object.keys(hints).map((code) => `${step} ${code}`));
+}
+
+/** Advice for a step of a plan that failed, where there is any. */
+export function hintFor(code: string, step: Step, plan: Plan): string | undefined {
+  const hint = HINTS[step.name]?.[code];
+  return typeof hint === "function" ? hint(step, plan) : hint;
 }

@@ -1,7 +1,7 @@
 import { NAMESPACES } from "../linux/namespaces.ts";
 import type { Namespace, NamespaceType, Spec, TimeOffsets } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
-import type { Step } from "./step.ts";
+import type { Plan, Step } from "./step.ts";
 
 const AT_CLONE: readonly NamespaceType[] = ["user", "pid", "mount", "network", "uts", "ipc"];
 
@@ -120,4 +120,14 @@ export function nameMachine({ hostname, domainname }: Spec): Step[] {
   if (domainname !== undefined && domainname !== "")
     steps.push({ name: "setDomainname", args: { name: domainname }, from: "/spec/domainname" });
   return steps;
+}
+
+/** Whether a plan makes a new namespace of a kind. */
+export function makesNew(plan: Plan, type: NamespaceType): boolean {
+  const { flag } = NAMESPACES[type];
+  return plan.some(
+    ({ name, args }) =>
+      (name === "clone" || name === "cloneInto" || name === "unshare") &&
+      (Number(Reflect.get(args, "namespaces")) & flag) !== 0,
+  );
 }

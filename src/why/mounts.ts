@@ -1,6 +1,6 @@
 import { MOUNT_ATTR } from "../linux/mount-options.ts";
 import type { MountEntry } from "../linux/mountinfo.ts";
-import { NAMESPACES } from "../linux/namespaces.ts";
+import { makesNew } from "../plan/namespaces.ts";
 import type { NamespaceType } from "../spec/spec.ts";
 import { rootPath } from "./paths.ts";
 import { type Asked, type Facts, innocent, type Question, refuses } from "./question.ts";
@@ -51,16 +51,6 @@ function configOf(facts: Facts, option: string): string | undefined {
 /** Filesystems that show a namespace, and which. */
 const SHOWN: { readonly [type: string]: NamespaceType } = { proc: "pid", sysfs: "network", mqueue: "ipc" };
 
-/** The namespaces that a plan makes new. */
-function makes({ plan }: Asked, kind: NamespaceType): boolean {
-  const { flag } = NAMESPACES[kind];
-  return plan.some(
-    ({ name, args }) =>
-      (name === "clone" || name === "cloneInto" || name === "unshare") &&
-      (Number(Reflect.get(args, "namespaces")) & flag) !== 0,
-  );
-}
-
 /** A namespace that somebody else owns. */
 const foreignNamespace: Question = (asked) => {
   const { step, code, call } = asked;
@@ -68,7 +58,7 @@ const foreignNamespace: Question = (asked) => {
   const kind = SHOWN[step.args.type];
   if (kind === undefined) return [];
   const owner = `a ${step.args.type} shows the ${kind} namespace`;
-  return makes(asked, kind)
+  return makesNew(asked.plan, kind)
     ? innocent(`${owner}, and the container gets a new one, which is its own`)
     : refuses(
         `${owner}, and this container gets no new one: the one that it has belongs to a user namespace in which it is nobody`,
