@@ -31,6 +31,8 @@ const COMMANDS: { [name: string]: () => Promise<Define> } = {
   verify: async () => (await import("./verify.ts")).defineVerify,
   learn: async () => (await import("./learn.ts")).defineLearn,
   step: async () => (await import("./step.ts")).defineStep,
+  completion: async () => (await import("./completion.ts")).defineCompletion,
+  __complete: async () => (await import("./completion.ts")).defineComplete,
   cleanup: async () => (await import("./cleanup.ts")).defineCleanup,
 };
 
@@ -62,8 +64,8 @@ export async function runEngine(words: readonly string[]): Promise<number> {
   };
   try {
     const wanted = commandOf(words);
-    const known = wanted !== undefined && Object.hasOwn(COMMANDS, wanted);
-    const loaders = known ? [COMMANDS[wanted]] : Object.values(COMMANDS);
+    const alone = wanted !== undefined && wanted !== "__complete" && Object.hasOwn(COMMANDS, wanted);
+    const loaders = alone ? [COMMANDS[wanted]] : Object.values(COMMANDS);
     for (const load of loaders) (await load?.())?.(program, context);
     await program.parseAsync(words, { from: "user" });
     return status;
