@@ -1,6 +1,8 @@
 import { ContainerError } from "../error.ts";
+import { detectHost } from "../host/host.ts";
 import { backgroundOf } from "../plan/reference.ts";
 import { isInit, type StepName, says } from "../plan/step.ts";
+import { printCall, printResult, tell } from "../trace/line.ts";
 import type { Check, Lesson, Look, Question, Stage } from "./lesson.ts";
 import type { Session } from "./session.ts";
 import { runOnHost, Specimen, type Wanted } from "./specimen.ts";
@@ -25,6 +27,8 @@ export interface Result {
   checks: Check[];
   /** Why it was not given. */
   lacks?: string;
+  /** Why it came to no end. */
+  error?: Error;
 }
 
 export const COMMANDS = [
@@ -39,9 +43,12 @@ export const COMMANDS = [
   ["quit", "ends the lesson"],
 ] as const;
 
+/** Of one kind of step, how many are shown. */
+const SHOWN = 4;
+
 class Quit extends Error {}
 
-/** Gives a lesson. @throws ContainerError where a container that it needs cannot be made */
+/** Gives a lesson; it ends where a container cannot be made, or has gone. */
 export function give(lesson: Lesson, session: Session, learner: Learner, alter?: Alter): Result {
   const facts = { lesson: lesson.name, title: lesson.title };
   const lacks = lesson.lacks?.();
@@ -50,20 +57,20 @@ export function give(lesson: Lesson, session: Session, learner: Learner, alter?:
     return { ...facts, held: true, checks: [], lacks };
   }
   const classroom = new Classroom(session, learner, alter);
-  let whole = true;
+  const { checks } = classroom;
   try {
     lesson.play(classroom);
+    return { ...facts, held: checks.every(({ held }) => held), checks };
   } catch (error) {
-    if (!(error instanceof Quit)) throw error;
-    whole = false;
+    if (error instanceof Quit) return { ...facts, held: false, checks };
+    // what it needs cannot be made, or has gone
+    if (error instanceof Error && "code" in error) return { ...facts, held: false, checks, error };
+    throw error;
   }
-  return { ...facts, held: whole && classroom.checks.every(({ held }) => held), checks: classroom.checks };
 }
 
 /** What a test does to a lesson's containers to see that it notices. */
 export type Alter = (wanted: Wanted) => Wanted;
-
-let serial = 0;
 
 class Classroom implements Stage {
   readonly checks: Check[] = [];
@@ -82,8 +89,7 @@ class Classroom implements Stage {
   }
 
   make(wanted: Wanted = {}): Specimen {
-    const place = this.#session.directory.slice(this.#session.directory.lastIndexOf("/") + 1);
-    return Specimen.make(this.#session, `learn-${place}-${++serial}`, this.#alter(wanted));
+    return Specimen.make(this.#session, this.#session.nextId(), this.#alter(wanted));
   }
 
   refused(wanted: Wanted): ContainerError | undefined {
@@ -98,6 +104,10 @@ class Classroom implements Stage {
     return;
   }
 
+  act(specimen: Specimen, line: string): void {
+    this.#try(() => specimen.run(line));
+  }
+
   show({ plan }: Specimen, ...kinds: StepName[]): void {
     this.#lines(
       kinds.flatMap((kind) => {
@@ -105,9 +115,17 @@ class Classroom implements Stage {
         const lines = plan.flatMap((step, index) =>
           step.name === kind ? [`${String(index).padStart(5)}  ${isInit(step) ? "init" : "host"}  ${says(step)}`] : [],
         );
+        const more = lines.length - SHOWN;
+        if (more > 1) lines.splice(SHOWN, more, `             and ${more} more of this kind`);
         return lines.length === 0 ? [] : [...lines, `             ${why}`, `             ${kind}, ${read}`];
       }),
     );
+  }
+
+  calls(specimen: Specimen, kind: StepName): void {
+    const lines = tell(specimen.trace(), { machine: detectHost().machine });
+    const calls = lines.filter(({ step, undo }) => step === kind && undo !== true).flatMap((line) => line.calls);
+    this.#lines(calls.map((call) => `             ${printCall(call)} = ${printResult(call)}`));
   }
 
   check(claim: string, look: () => Look): void {
@@ -160,7 +178,6 @@ class Classroom implements Stage {
     const text = line.trim();
     const [, answers, mark, command] = /^(=?)([!$])\s*(.*)$/.exec(text === "=" ? `=${proposed}` : text) ?? [];
     if (mark !== undefined && command !== undefined) {
-      if (text === "=") this.#lines([`    ${proposed}`]);
       const output = this.#run(specimen, mark, command);
       return answers === "" ? undefined : (output.trimEnd().split("\n").at(-1) ?? "");
     }
@@ -175,7 +192,7 @@ class Classroom implements Stage {
         this.#lines(specimen.plan.map((step, index) => `${String(index).padStart(5)}  ${says(step)}`));
         return;
       case "shell":
-        if (this.#learner.patient) specimen.shell();
+        if (this.#learner.patient) this.#try(() => specimen.shell());
         else this.#learner.say("A shell needs a terminal.");
         return;
       case "quit":
@@ -186,12 +203,18 @@ class Classroom implements Stage {
 
   #run(specimen: Specimen, mark: string, command: string): string {
     const hear = (text: string) => this.#learner.show(text);
+    const run = () => (mark === "!" ? specimen.run(command, hear) : runOnHost(command, specimen, hear));
+    return this.#try(run)?.output ?? "";
+  }
+
+  /** The learner may have killed what a command was to run in. */
+  #try<T>(work: () => T): T | undefined {
     try {
-      return (mark === "!" ? specimen.run(command, hear) : runOnHost(command, specimen, hear)).output;
+      return work();
     } catch (error) {
       if (!(error instanceof ContainerError)) throw error;
-      this.#learner.say(`It could not be run: ${error.message}`);
-      return "";
+      this.#learner.say(`It could not be run: ${error.message}.`);
+      return;
     }
   }
 }

@@ -25,8 +25,12 @@ export interface Stage {
   make(wanted?: Wanted): Specimen;
   /** Makes a container that the kernel is to refuse; where it does not, that is a check that failed. */
   refused(wanted: Wanted): ContainerError | undefined;
+  /** Does something inside, for the learner to look at. */
+  act(specimen: Specimen, line: string): void;
   /** Shows the steps of these kinds that a container's plan has, with their reasons. */
   show(specimen: Specimen, ...kinds: StepName[]): void;
+  /** Shows the system calls that these steps made, and what the kernel answered. */
+  calls(specimen: Specimen, kind: StepName): void;
   /** Asks the learner to look at a container. */
   ask(specimen: Specimen, question: Question): void;
   /** Looks by itself, and says whether it is as the lesson claims. */

@@ -9,12 +9,14 @@ import {
   rmSync,
   statSync,
 } from "node:fs";
+import { basename } from "node:path";
 import { Container } from "../container/container.ts";
 import type { Places } from "../engine/engine.ts";
 import { ownProgram } from "../engine/monitor.ts";
 import { AT_FDCWD, close, lock, O, open } from "../kernel/file.ts";
 import { openProcess, reap, spawn } from "../kernel/process.ts";
 import { pipe, tryCall } from "../kernel/syscall.ts";
+import { releaseEndpoint, reservedContainers } from "../network/connection.ts";
 
 /*
  * A lesson's containers are on the host, and a lesson can end at any moment: by Ctrl-C, or killed. So it never cleans up
@@ -33,6 +35,7 @@ export class Session {
   readonly places: Places;
   /** Locked for as long as we live: a session that is not can be swept. */
   readonly #lock: number;
+  #made = 0;
   readonly #keeper: { pidfd: number; pipe: number };
 
   private constructor(directory: string, places: Places, locked: number) {
@@ -45,7 +48,7 @@ export class Session {
   /** Makes a place for a session, and removes what is left of those whose keepers were killed, too. */
   static open(places: Places): Session {
     const parent = `${places.root}/${LESSONS}`;
-    if (existsSync(parent)) for (const name of readdirSync(parent)) sweep(`${parent}/${name}`);
+    if (existsSync(parent)) for (const name of readdirSync(parent)) sweep(`${parent}/${name}`, places);
     for (;;) {
       mkdirSync(parent, { recursive: true, mode: 0o700 });
       try {
@@ -65,6 +68,11 @@ export class Session {
     return stateOf(this.directory);
   }
 
+  /** An id for its next container. */
+  nextId(): string {
+    return idOf(this.directory, String(++this.#made));
+  }
+
   /** Ends it: returns when nothing of it is left. */
   close(): void {
     close(this.#lock);
@@ -72,6 +80,11 @@ export class Session {
     reap(this.#keeper.pidfd);
     close(this.#keeper.pidfd);
   }
+}
+
+/** Ids are the host's names for cgroups and endpoints: they say whose session it is. */
+function idOf(directory: string, serial: string): string {
+  return `learn-${basename(directory)}-${serial}`;
 }
 
 function stateOf(directory: string): string {
@@ -89,19 +102,19 @@ function startKeeper(directory: string, { data, root }: Places): { pidfd: number
 }
 
 /** The whole life of a keeper: waits until its session is over, however that came, and removes what is left of it. */
-export function keep(directory: string): void {
+export function keep(directory: string, places: Places): void {
   while (readSync(0, Buffer.alloc(1)) > 0);
   const fd = tryCall("openat", AT_FDCWD, directory, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
   if (fd < 0) return;
   lock(fd, true);
-  if (isStill(directory, fd)) tidy(directory);
+  if (isStill(directory, fd)) tidy(directory, places);
   close(fd);
 }
 
-function sweep(directory: string): void {
+function sweep(directory: string, places: Places): void {
   const fd = tryCall("openat", AT_FDCWD, directory, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
   if (fd < 0) return;
-  if (lock(fd, false) && isStill(directory, fd)) tidy(directory);
+  if (lock(fd, false) && isStill(directory, fd)) tidy(directory, places);
   close(fd);
 }
 
@@ -110,15 +123,18 @@ function isStill(path: string, fd: number): boolean {
 }
 
 /** Can be repeated. */
-function tidy(directory: string): void {
+function tidy(directory: string, { data }: Places): void {
   const failures: unknown[] = [];
-  for (const container of Container.list(stateOf(directory))) {
+  const attempt = (work: () => void) => {
     try {
-      container.delete({ force: true });
+      work();
     } catch (error) {
       failures.push(error);
     }
-  }
+  };
+  for (const container of Container.list(stateOf(directory))) attempt(() => container.delete({ force: true }));
+  for (const id of reservedContainers(data))
+    if (id.startsWith(idOf(directory, ""))) attempt(() => releaseEndpoint(data, id));
   if (failures.length > 0) throw failures[0];
   rmSync(directory, { recursive: true, force: true });
   try {

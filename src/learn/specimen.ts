@@ -7,12 +7,17 @@ import { readTrace } from "../execute/trace-file.ts";
 import { AT_FDCWD, close, O, open } from "../kernel/file.ts";
 import { openProcess, POLLHUP, POLLIN, reap, signal, spawn, wait } from "../kernel/process.ts";
 import { pipe, tryCall } from "../kernel/syscall.ts";
+import { makeEndpoint, publishPorts, removeEndpoint, reserveEndpoint } from "../network/connection.ts";
 import type { Plan } from "../plan/step.ts";
-import type { Mount, NamespaceType, Spec } from "../spec/spec.ts";
+import { defaultProfile } from "../seccomp/default-profile.ts";
+import type { Mount, NamespaceType, Seccomp, Spec } from "../spec/spec.ts";
 import { engineTemplate } from "../spec/template.ts";
+import { DRIVERS } from "../storage/storage.ts";
 import { join, type TracedStep } from "../trace/join.ts";
 import { decodeReports } from "../trace/report.ts";
 import type { Session } from "./session.ts";
+
+const { arch } = process;
 
 /** A container for a lesson, told as what is different about it. */
 export interface Wanted {
@@ -22,6 +27,10 @@ export interface Wanted {
   alter?: (plan: Plan) => Plan;
   /** Its root is the lesson's own user 0 of the host, and not of a user namespace that is thrown away. */
   hostUsers?: boolean;
+  /** Its root is a layer, with an upper directory over it. */
+  layers?: boolean;
+  /** A cable to the bridge. */
+  network?: boolean;
   /** A directory inside that is furnished as another root. */
   jail?: string;
   /** Our descriptors that it gets as 3, 4, …; closed by the caller. */
@@ -64,11 +73,9 @@ export class Specimen {
   }
 
   /** Makes one. Its first process sleeps. @throws ContainerError */
-  static make(
-    session: Session,
-    id: string,
-    { spec: change, alter, hostUsers = false, jail, preserved }: Wanted,
-  ): Specimen {
+  static make(session: Session, id: string, wanted: Wanted): Specimen {
+    const { spec: change, alter, hostUsers = false, layers = false, network = false, jail, preserved } = wanted;
+    const { data } = session.places;
     const directory = `${session.directory}/${id}`;
     const spec = ordinary(id, hostUsers);
     const first = hostUsers ? 0 : FIRST_ID;
@@ -76,15 +83,30 @@ export class Specimen {
     for (const place of ["", ...(jail === undefined ? [] : [jail])])
       spec.mounts.push(...furnish(`${directory}/rootfs`, place, first));
     change?.(spec);
+    const union = { layers: [`${directory}/rootfs`], container: directory };
+    if (layers) DRIVERS.overlay.prepare(union);
     let plan: Plan = [];
     const nothing = open("/dev/null", O.RDWR);
     try {
       const { container, process } = launched([nothing, nothing, nothing], (launcher) =>
         Container.create(
           session.root,
-          { id, spec, bundle: directory, start: "now" },
+          {
+            id,
+            spec,
+            bundle: directory,
+            start: "now",
+            ...(layers ? { root: { ...union, driver: "overlay" as const } } : {}),
+            ...(network ? { endpoint: reserveEndpoint(data, id, []) } : {}),
+          },
           {
             launcher,
+            services: {
+              mountUnion: ({ layers, container }, userns) => DRIVERS.overlay.mount({ layers, container }, userns),
+              makeEndpoint: (endpoint, pid) => makeEndpoint(endpoint, pid, data),
+              publishPorts: (endpoint) => publishPorts(endpoint, data),
+              removeEndpoint: (endpoint) => removeEndpoint(endpoint, data),
+            },
             ...(preserved === undefined ? {} : { preserved }),
             alter: (compiled) => {
               plan = alter === undefined ? compiled : alter(compiled);
@@ -257,14 +279,21 @@ function ordinary(id: string, hostUsers: boolean): LessonSpec {
       user: { uid: 0, gid: 0, umask: 0o022 },
       env: [...(process?.env ?? []), "HOME=/root", "PS1=lesson# ", "LC_ALL=C"],
     },
-    mounts: mounts.filter(({ destination }) => ["/proc", "/dev", "/dev/pts", "/dev/shm"].includes(destination)),
+    mounts: mounts.filter(({ destination }) => ["/proc", "/dev", "/dev/pts", "/dev/shm", "/sys"].includes(destination)),
     linux: {
       ...linux,
       cgroupsPath: `/caisson/${id}`,
       namespaces: [...types, ...(hostUsers ? [] : ["user" as const])].map((type) => ({ type })),
-      ...(hostUsers ? {} : { uidMappings: ids, gidMappings: ids }),
+      // what a user namespace keeps from the host, a filter must
+      ...(hostUsers ? { seccomp: ordinaryFilter() } : { uidMappings: ids, gidMappings: ids }),
     },
   };
+}
+
+/** The filter that the engine's containers have. */
+export function ordinaryFilter(): Seccomp {
+  const capabilities = engineTemplate().process?.capabilities?.bounding ?? [];
+  return defaultProfile(capabilities, arch === "arm64" ? "aarch64" : "x86_64");
 }
 
 /**
@@ -278,6 +307,7 @@ function furnish(rootfs: string, place: string, owner: number): Mount[] {
     chownSync(`${root}${path}`, owner, owner);
   }
   writeFileSync(`${root}/etc/passwd`, "root:x:0:0:root:/root:/bin/sh\nlearner:x:1000:1000::/:/bin/sh\n");
+  writeFileSync(`${root}/etc/letter`, "from the image\n");
   writeFileSync(`${root}/etc/group`, "root:x:0:\nlearner:x:1000:\n");
   const shared = SHARED.flatMap((path): Mount[] => {
     const there = lstatSync(path, { throwIfNoEntry: false });

@@ -15,7 +15,21 @@ interface Result {
 }
 
 const WEAKENED = resolve(import.meta.dirname, "../support/weakened-lesson.mjs");
-const NAMES = ["chroot", "processes", "users", "capabilities"];
+const NAMES = [
+  "chroot",
+  "pivot-root",
+  "propagation",
+  "overlay",
+  "processes",
+  "first-process",
+  "users",
+  "capabilities",
+  "seccomp",
+  "descriptors",
+  "cgroups",
+  "network",
+  "root",
+];
 
 let machine: Machine;
 
@@ -175,19 +189,40 @@ describe("right is what the kernel says at that moment", () => {
     expect(result?.held).toBe(false);
   });
 
+  test("a lesson whose next container cannot be made ends, with the reason", () => {
+    const input = "$ kill -9 $PID; sleep 0.2\n=\n";
+    const { status, stdout, stderr } = learn(["propagation"], { input });
+    expect(status).toBe(125);
+    expect(stdout).toMatch(/There is nothing to be seen/);
+    expect(stdout).toMatch(/^Not passed: 0 of 1\.$/m);
+    expect(stderr).toMatch(/^error: cannot .*E[A-Z]+\n$/);
+    const [result] = results({ ...learn(["propagation", "--json"], { input }), stderr: "" });
+    expect(result).toMatchObject({ held: false, error: { message: expect.stringMatching(/EINVAL/) } });
+  });
+
   test.each([
-    ["chroot", "none", true],
-    ["chroot", "its jail is its root", false],
-    ["processes", "the host's /proc", false],
-    ["processes", "the host's pid namespace", false],
-    ["users", "maps although left out", false],
-    ["capabilities", "all capabilities", false],
-  ])("the lesson %s with %s: held is %s", (name, weakness, held) => {
-    const { stdout, stderr, status } = spawnSync(
-      process.execPath,
-      [WEAKENED, machine.data, machine.root, name, weakness],
-      { encoding: "utf8" },
-    );
+    ["chroot", "as they are", true],
+    ["chroot", "with a jail that is their root", false],
+    ["pivot-root", "by the whole plan", false],
+    ["propagation", "with a private root", false],
+    ["overlay", "without layers", false],
+    ["processes", "with the host's /proc", false],
+    ["processes", "in the host's pid namespace", false],
+    ["first-process", "with a shell as process 1", false],
+    ["users", "by the whole plan", false],
+    ["capabilities", "with CAP_CHOWN", false],
+    ["seccomp", "without a filter", false],
+    ["descriptors", "without a leak", false],
+    ["descriptors", "with another leak", false],
+    ["cgroups", "without limits", false],
+    ["network", "without rules of the firewall", false],
+    ["root", "with nothing masked", false],
+    ["root", "with a writable /proc/sys", false],
+  ])("the lesson %s with its containers %s: held is %s", (name, weakness, held) => {
+    const words = [process.execPath, WEAKENED, machine.data, machine.root, name, weakness];
+    const { stdout, stderr, status } = spawnSync("nsenter", [`--net=${machine.network?.path}`, ...words], {
+      encoding: "utf8",
+    });
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     const result: Result = JSON.parse(stdout);
     expect(result.held).toBe(held);

@@ -7,7 +7,7 @@ import { WEAKNESSES } from "./weaknesses.mjs";
 
 const words = process.argv.slice(2);
 if (words.includes("--tidy")) {
-  keep(words.at(-1));
+  keep(words.at(-1), { data: words[1], root: words[3] });
 } else {
   const [data, root, name, weakness] = words;
   const lesson = LESSONS.find((each) => each.name === name);

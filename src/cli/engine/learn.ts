@@ -7,7 +7,7 @@ import type { Lesson } from "../../learn/lesson.ts";
 import { LESSONS } from "../../learn/lessons.ts";
 import { keep, Session } from "../../learn/session.ts";
 import { backgroundOf } from "../../plan/reference.ts";
-import { print, printJson, printRaw, printTable } from "../print.ts";
+import { print, printJson, printRaw, printTable, sayError } from "../print.ts";
 import type { Define } from "./engine.ts";
 
 interface Options {
@@ -36,7 +36,7 @@ export const defineLearn: Define = (program, { engine, exit }) => {
     .addOption(command.createOption("--tidy <directory>").hideHelp())
     .action((word: string | undefined, options: Options) => {
       const { places } = engine();
-      if (options.tidy !== undefined) return keep(options.tidy);
+      if (options.tidy !== undefined) return keep(options.tidy, places);
       const chosen = choose(word, options.all === true);
       if (chosen === undefined) return list(options.json === true);
       const session = Session.open(places);
@@ -47,8 +47,9 @@ export const defineLearn: Define = (program, { engine, exit }) => {
       } finally {
         session.close();
       }
-      if (options.json === true) printJson(options.all === true ? results : results[0], 2);
-      if (!results.every(({ held }) => held)) exit(1);
+      if (options.json === true) printJson(options.all === true ? results.map(plain) : results.map(plain)[0], 2);
+      if (results.some(({ error }) => error !== undefined)) exit(OURS);
+      else if (!results.every(({ held }) => held)) exit(1);
     });
 };
 
@@ -95,7 +96,8 @@ function teach(lesson: Lesson, session: Session, learner: Learner): Result {
   const title = `${number}. ${lesson.title}`;
   learner.show(`${title}\n${"=".repeat(title.length)}\n\n`);
   const result = give(lesson, session, learner);
-  const { checks, held, lacks } = result;
+  const { checks, held, lacks, error } = result;
+  if (error !== undefined) sayError(error);
   if (lacks !== undefined) return result;
   const flaws = [...new Set(lesson.steps.flatMap((step) => backgroundOf(step).flaws))];
   learner.say(`What it stops: ${lesson.attack}${flaws.length === 0 ? "" : ` (${flaws.join(", ")})`}`);
@@ -103,6 +105,14 @@ function teach(lesson: Lesson, session: Session, learner: Learner): Result {
   const right = checks.filter((check) => check.held).length;
   learner.say(`${held ? "Passed" : "Not passed"}: ${right} of ${checks.length}.`);
   return result;
+}
+
+/** A result as JSON has it. */
+function plain({ error, ...result }: Result): object {
+  if (error === undefined) return result;
+  const { message } = error;
+  const { code, step, hint } = error instanceof ContainerError ? error : {};
+  return { ...result, error: { message, code, step, hint } };
 }
 
 /** Where the answers come from: a person, a file, a pipe, or the lesson's own proposals. */
@@ -146,6 +156,8 @@ function readLine(): string | undefined {
   }
 }
 
+/** As with any command of the engine's that fails. */
+const OURS = 125;
 const COLUMNS = 80;
 
 /** Sentences in lines of a readable width. */
