@@ -82,6 +82,9 @@ export interface Deletion {
   keep?: string;
 }
 
+/** What a deletion does when the container has ended. */
+type Finish = { [K in "warn" | "release" | "keep"]: Deletion[K] | undefined };
+
 export type Warn = (message: string) => void;
 
 /** How a further process is added. */
@@ -189,21 +192,21 @@ export class Container {
   /** @throws ContainerError when there is none */
   static open(root: string, id: string): Container {
     checkId(id);
-    if (Store.read(root, id) === undefined) {
+    if (!Store.has(root, id)) {
       Store.sweep(root, id);
       throw missing();
     }
     return new Container(root, id);
   }
 
-  /** All containers beneath a state root, by id. */
+  /** All containers beneath a state root, by id; what is recorded of one may be damaged. */
   static list(root: string): Container[] {
     return Store.list(root)
-      .filter((id) => Store.read(root, id) !== undefined)
+      .filter((id) => Store.has(root, id))
       .map((id) => new Container(root, id));
   }
 
-  /** What is recorded of it. */
+  /** What is recorded of it. @throws ContainerError with the code DAMAGED when nobody can read it any more */
   get record(): Record {
     const record = Store.read(this.#root, this.id);
     if (record === undefined) throw missing();
@@ -364,6 +367,10 @@ export class Container {
 
   /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
   delete({ force = false, warn, release, keep }: Deletion = {}): void {
+    if (force && Store.isDamaged(this.#root, this.id)) {
+      this.#locked((store) => this.#finish(store, store.rebuilt(this.id), { warn, release, keep }), PATIENCE_MS);
+      return;
+    }
     const trace = tryOpenTrace(`${this.#root}/${this.id}/trace`);
     addon().traceTo(trace);
     try {
@@ -371,17 +378,21 @@ export class Container {
       this.#end(force);
       this.#locked((store) => {
         this.#end(force);
-        const { record } = this;
-        const [failure, ...others] = this.#takeBack(store, record, release, warn);
-        // what is recorded stays, for delete to be repeated
-        if (failure !== undefined) throw withLeft(failure, others);
-        if (keep !== undefined) store.copyRecordings(keep);
-        store.remove();
+        this.#finish(store, this.record, { warn, release, keep });
       }, PATIENCE_MS);
     } finally {
       addon().traceTo(-1);
       if (trace >= 0) close(trace);
     }
+  }
+
+  /** Takes everything back, the record last. @throws ContainerError */
+  #finish(store: Store, record: Record, { warn, release, keep }: Finish): void {
+    const [failure, ...others] = this.#takeBack(store, record, release, warn);
+    // what is recorded stays, for delete to be repeated
+    if (failure !== undefined) throw withLeft(failure, others);
+    if (keep !== undefined) store.copyRecordings(keep);
+    store.remove();
   }
 
   /** @returns what went wrong; all of it is tried, and hooks run once nothing is left */
@@ -403,7 +414,15 @@ export class Container {
       },
     ]);
     if (failures.length > 0 || !record.promises) return failures;
-    return undo(readPlan(store.path), this.#context(store.directory, record, warn === undefined ? {} : { warn }));
+    let plan: Plan;
+    try {
+      plan = readPlan(store.path);
+    } catch (error) {
+      // nobody will ever know more: it must not stay for that
+      warn?.(`nothing is known of the hooks of ${this.id}, and none is run: ${String(error)}`);
+      return [];
+    }
+    return undo(plan, this.#context(store.directory, record, warn === undefined ? {} : { warn }));
   }
 
   /** Kills what must not live when it is deleted. @throws ContainerError when that was not asked for */
@@ -585,7 +604,7 @@ function missing(): ContainerError {
 
 /** The id is taken, unless what has it was abandoned by a creator that was killed: then it is removed first. */
 function remake(root: string, id: string): Store {
-  const record = Store.read(root, id);
+  const record = Store.isDamaged(root, id) ? undefined : Store.read(root, id);
   if (record?.status === "creating" && !Store.busy(root, id)) {
     Container.open(root, id).delete({ force: true });
     const store = Store.make(root, id);

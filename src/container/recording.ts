@@ -91,9 +91,13 @@ export function printDefinition(kept: Kept): string {
 function readKept(directory: string): Kept | undefined {
   const path = `${directory}/definition.json`;
   if (!existsSync(path)) return;
-  return JSON.parse(readFileSync(path, "utf8"), (_, value: unknown) =>
-    isLongInteger(value) ? BigInt(value.$integer[0]) : value,
-  );
+  try {
+    return JSON.parse(readFileSync(path, "utf8"), (_, value: unknown) =>
+      isLongInteger(value) ? BigInt(value.$integer[0]) : value,
+    );
+  } catch (cause) {
+    throw new ContainerError({ message: `${path} is damaged`, code: "ERR_DAMAGED", path, cause });
+  }
 }
 
 /** A list: a spec's own names lead to strings and objects alone, so none of those is mistaken for this. */

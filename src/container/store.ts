@@ -49,6 +49,16 @@ export interface Record {
 }
 
 const VERSION = 1;
+/** The code of errors about a record that nobody can read any more. */
+const DAMAGED = "ERR_DAMAGED";
+/** For records of builds that did not know these fields yet: as if there were everything to do. */
+const UNKNOWN = {
+  annotations: {},
+  promises: true,
+  resumes: true,
+  cgroups: [],
+  steps: { process: -1, endpoint: -1, unit: -1, cgroups: {} },
+};
 const FILES = ["state.json", "definition.json", "trace", "start.sock"];
 const ENOENT = 2;
 /** Where the socket of Notify is. */
@@ -79,8 +89,7 @@ export class Store {
       const directory = tryCall("openat", -100, path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
       if (directory === -ENOENT) continue; // deleted in between
       if (directory < 0) throw kernelError("openat", -directory, path);
-      if (lock(directory, false) && isStill(path, directory) && Store.read(root, id) === undefined)
-        return new Store(path, directory);
+      if (lock(directory, false) && isStill(path, directory) && !Store.has(root, id)) return new Store(path, directory);
       close(directory);
       if (existsSync(path)) return;
     }
@@ -91,7 +100,7 @@ export class Store {
     const path = `${root}/${id}`;
     const directory = tryCall("openat", -100, path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
     if (directory < 0) return;
-    if (lock(directory, false) && isStill(path, directory) && Store.read(root, id) === undefined)
+    if (lock(directory, false) && isStill(path, directory) && !Store.has(root, id))
       rmSync(path, { recursive: true, force: true });
     close(directory);
   }
@@ -137,7 +146,43 @@ export class Store {
       : [];
   }
 
-  /** A container's record, without the lock: it is replaced as a whole. @returns undefined when there is none yet */
+  /** Whether there is a record, readable or not. */
+  static has(root: string, id: string): boolean {
+    return existsSync(`${root}/${id}/state.json`);
+  }
+
+  /** Whether there is a record that nobody can read any more. */
+  static isDamaged(root: string, id: string): boolean {
+    try {
+      Store.read(root, id);
+      return false;
+    } catch (error) {
+      if (error instanceof ContainerError && error.code === DAMAGED) return true;
+      throw error;
+    }
+  }
+
+  /** In place of a damaged record: all that the plan has made is to be taken back. */
+  rebuilt(id: string): Record {
+    let definition: Definition | undefined;
+    try {
+      definition = readDefinition(this.path)?.definition;
+    } catch {
+      // then nothing is known
+    }
+    return {
+      ...UNKNOWN,
+      ...{ version: VERSION, id, status: "creating", pid: 0, startTime: "", bootId: "", createdAt: "", uid: 0 },
+      bundle: definition?.bundle ?? "",
+      rootfs: definition?.spec.root?.path ?? "",
+      annotations: definition?.spec.annotations ?? {},
+    };
+  }
+
+  /**
+   * A container's record, without the lock: it is replaced as a whole. @returns undefined when there is none yet
+   * @throws ContainerError with the code DAMAGED
+   */
   static read(root: string, id: string): Record | undefined {
     const path = `${root}/${id}/state.json`;
     let text: string;
@@ -146,13 +191,7 @@ export class Store {
     } catch {
       return;
     }
-    const record: Record = JSON.parse(text);
-    if (record.version !== VERSION)
-      throw new ContainerError({
-        message: `${path} is of version ${record.version}, which this Caisson does not know`,
-        path,
-      });
-    return record;
+    return parseRecord(text, path);
   }
 
   /** Replaces the record: at any moment there is the old one or the new one. */
@@ -203,6 +242,39 @@ export class Store {
   #replace(name: string, text: string): void {
     writeFileSync(`${this.path}/${name}.new`, text, { mode: 0o600 });
     renameSync(`${this.path}/${name}.new`, `${this.path}/${name}`);
+  }
+}
+
+/** @throws ContainerError with the code DAMAGED, or for one of a newer build */
+function parseRecord(text: string, path: string): Record {
+  const record = parseObject(text);
+  if (record?.version !== undefined && record.version !== VERSION)
+    throw new ContainerError({
+      message: `${path} is of version ${record.version}, which this Caisson does not know`,
+      path,
+    });
+  const { status, pid, bundle, startTime, bootId } = record ?? {};
+  const isWhole =
+    (status === "creating" || status === "created") &&
+    Number.isSafeInteger(pid) &&
+    [bundle, startTime, bootId].every((field) => typeof field === "string");
+  if (!isWhole)
+    throw new ContainerError({
+      message: `${path} is damaged`,
+      code: DAMAGED,
+      path,
+      hint: "delete --force removes what can be found of the container",
+    });
+  // the fields that decide are there; the others are as we wrote them
+  return { ...UNKNOWN, ...record, steps: { ...UNKNOWN.steps, ...record?.steps } } as Record;
+}
+
+function parseObject(text: string): Partial<Record> | undefined {
+  try {
+    const parsed: unknown = JSON.parse(text);
+    return typeof parsed === "object" && parsed !== null ? parsed : undefined;
+  } catch {
+    return;
   }
 }
 

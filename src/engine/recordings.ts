@@ -89,7 +89,7 @@ export function listRecordings({ data, root }: Places): KeptTrace[] {
   const known = new Set(engine.map(({ id }) => id));
   const runtime = Store.list(root)
     .filter((id) => !known.has(id))
-    .map((id) => ({ id, word: id, at: Store.read(root, id)?.createdAt }));
+    .map((id) => ({ id, word: id, at: Store.isDamaged(root, id) ? undefined : Store.read(root, id)?.createdAt }));
   return [
     ...[...engine, ...runtime].flatMap(({ id, word, at }): KeptTrace[] => {
       const directory = [`${root}/${id}`, containers.directory(id)].find(isRecorded);

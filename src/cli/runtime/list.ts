@@ -15,13 +15,20 @@ export const list: Command = {
   usage: "[command options]",
   flags: FLAGS,
   words: [0, 0],
-  run(words, { root, rootGiven }) {
+  run(words, { root, rootGiven, warn }) {
     const { flags } = parseFlags(FLAGS, words);
     if (rootGiven && !existsSync(root))
       throw new ContainerError({ message: `open ${root}: no such file or directory`, code: "ENOENT", path: root });
-    const containers = Container.list(root).map((container) => {
-      const described = describeContainer(container);
-      return described.owner === "" ? { ...described, owner: "root" } : described;
+    const containers = Container.list(root).flatMap((container) => {
+      try {
+        const described = describeContainer(container);
+        return [described.owner === "" ? { ...described, owner: "root" } : described];
+      } catch (error) {
+        // one that nobody can read hides no other, and one that is deleted meanwhile is not there
+        if (!(error instanceof ContainerError)) throw error;
+        if (error.code !== "ENOENT") warn(`load container ${container.id}: ${error.message}`);
+        return [];
+      }
     });
     if (flags.quiet) for (const { id } of containers) print(String(id));
     else if (flags.format === "json") printJson(containers.length === 0 ? null : containers);
