@@ -26,7 +26,7 @@ export type Waits = {
 };
 
 /** What an optional write may fail with. */
-const TOLERATED = ["ENOENT", "EOPNOTSUPP", "ENOTSUP", "EBUSY", "EINVAL"];
+const TOLERATED = ["ENOENT", "EOPNOTSUPP", "ENOTSUP", "EBUSY", "EINVAL", "EACCES", "EPERM"];
 /** How often processes that stay are killed once more, and how often version 1, which cannot notify, is asked, 1 ms apart. */
 const ROUNDS = 2000;
 

@@ -135,9 +135,9 @@ function enabledControllers(
         // where version 1 does the work, the version 2 tree stays as it is: nobody would turn a controller off again
         if (need === undefined && layout.mode === "hybrid") return [];
         const write = { directory: path, file: "cgroup.subtree_control", value: `+${controller}` };
-        return [
-          need === undefined ? { ...write, from: "/linux/cgroupsPath", optional: true } : { ...write, from: need.from },
-        ];
+        // what is above a part of the tree that was handed to a user is not his: root has enabled what it handed over
+        const optional = need === undefined || directory.hierarchy.delegated !== undefined;
+        return [{ ...write, from: need?.from ?? "/linux/cgroupsPath", ...(optional ? { optional: true } : {}) }];
       }),
     );
 }

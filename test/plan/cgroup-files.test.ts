@@ -288,6 +288,15 @@ test("where BFQ is missing, the kernel's own weight is written instead", () => {
   expect(weight(v1)).toMatchObject({ otherwise: { file: "blkio.weight", value: "500" } });
 });
 
+test("version 2: a user asks for controllers above as well, but need not get them there", () => {
+  const hierarchies = v2.hierarchies.map((each) => ({ ...each, delegated: true }));
+  const enabled = writes({ ...v2, hierarchies }, { memory: { limit: 1 } }).filter(
+    ({ file }) => file === "cgroup.subtree_control",
+  );
+  expect(enabled.length).toBeGreaterThan(0);
+  expect(enabled.filter(({ optional }) => optional !== true)).toEqual([]);
+});
+
 test("version 2: controllers are enabled from the mount point down, and only the needed ones must be", () => {
   const enabled = writes(v2, { memory: { limit: 1 } }).filter(({ file }) => file === "cgroup.subtree_control");
   expect([...new Set(enabled.map(({ directory }) => directory))]).toEqual(["/sys/fs/cgroup", "/sys/fs/cgroup/c"]);
