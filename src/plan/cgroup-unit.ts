@@ -97,7 +97,9 @@ export function resourceProperties(
   const properties: UnitProperty[] = [];
   if (version === 2) {
     properties.push(...limit("MemoryMax", memory.limit), ...limit("MemoryLow", memory.reservation));
-    properties.push(...limit("MemorySwapMax", swapAlone(memory.swap, memory.limit)));
+    // here nothing is nothing: as much swap and memory as memory alone
+    const swap = swapAlone(memory.swap, memory.limit);
+    if (swap !== undefined) properties.push(number("MemorySwapMax", isUnlimited(swap) ? INFINITY : BigInt(swap)));
     // weight 0 is systemd's word for idle
     if (cpu.idle === 1 && systemdVersion >= CPU_IDLE_SINCE) properties.push(number("CPUWeight", 0n));
     else if (cpu.shares) properties.push(number("CPUWeight", BigInt(cpuWeight(cpu.shares))));

@@ -96,6 +96,8 @@ test("limits of memory, tasks and processors have properties", () => {
     CPUShares: 512n,
     BlockIOWeight: 300n,
   });
+  // memory and no swap: systemd would make it any swap again
+  expect(resources({ memory: { limit: 1000, swap: 1000 } })).toEqual({ MemoryMax: 1000n, MemorySwapMax: 0n });
   expect(resources({})).toEqual({});
 });
 
