@@ -4,7 +4,7 @@ import type { Halt } from "../execute/execute.ts";
 import { detectHost } from "../host/host.ts";
 import type { CgroupLayout } from "../plan/cgroup-layout.ts";
 import type { Plan } from "../plan/step.ts";
-import { placesOf } from "../plan/stepwise.ts";
+import { leftOut, placesOf } from "../plan/stepwise.ts";
 import { type Change, changes, type Still } from "../verify/area.ts";
 import { lookAround, lookAt } from "../verify/still.ts";
 import type { ContainerJson } from "./config.ts";
@@ -66,6 +66,18 @@ export class Walk {
   /** Whether there is something of the container that could go on, or be looked at. */
   get halts(): boolean {
     return this.#halt !== undefined;
+  }
+
+  /** The places of the steps that are not carried out. */
+  get without(): ReadonlySet<number> {
+    return leftOut(this.plan, this.#without);
+  }
+
+  /** What has changed where it stands, because somebody was there. */
+  lookAgain(): readonly Change[] {
+    const before = this.still;
+    this.still = lookAround(this.plan, this.pid, this.#layout, this.#nothing.maker);
+    return changes(before, this.still);
   }
 
   /** The container's process to be; undefined before there is one. */

@@ -1,7 +1,7 @@
 import { Command, CommanderError } from "commander";
 import { Engine } from "../../engine/engine.ts";
-import { ContainerError } from "../../error.ts";
 import { sayError } from "../print.ts";
+import { inWords, OURS, statusOf } from "./failure.ts";
 
 /** How a command adds itself; its own code is loaded only when it is the one asked for. */
 export type Define = (program: Command, context: Context) => void;
@@ -38,9 +38,6 @@ const COMMANDS: { [name: string]: () => Promise<Define> } = {
 
 /** Flags before the command that take the next word with them. */
 const WITH_VALUE: ReadonlySet<string> = new Set(["--data", "--root"]);
-
-/** Docker's statuses: the command's own; ours is 125. */
-const OURS = 125;
 
 /** Runs one command of the engine. @returns the exit status */
 export async function runEngine(words: readonly string[]): Promise<number> {
@@ -84,33 +81,4 @@ function commandOf(words: readonly string[]): string | undefined {
     if (WITH_VALUE.has(word)) at++;
   }
   return;
-}
-
-/** The one error that everybody makes deserves a plain sentence. */
-function inWords(error: unknown): unknown {
-  if (!(error instanceof ContainerError) || (error.step !== "findExecutable" && error.step !== "execute")) return error;
-  const { path = "", code = "" } = error;
-  const reasons: { [code: string]: string } = {
-    ENOENT:
-      error.step === "execute"
-        ? "a file it needs is missing"
-        : path.includes("/")
-          ? "there is no such file in the container"
-          : "it is not in the container's PATH",
-    EACCES: "it is not executable for the container's user",
-    EISDIR: "it is a directory",
-    ENOEXEC: "its format is not executable",
-  };
-  const reason = reasons[code];
-  if (reason === undefined) return error;
-  return new ContainerError({ ...error, message: `cannot run ${path}: ${reason}`, cause: error.cause });
-}
-
-/** 126 and 127 as Docker has them: the command is there but cannot be executed; it is not there. */
-function statusOf(error: unknown): number {
-  // what has no errno never came to the kernel
-  if (!(error instanceof ContainerError) || error.errno === undefined) return OURS;
-  const { step, code } = error;
-  if (step === "findExecutable") return code === "ENOENT" ? 127 : 126;
-  return step === "execute" ? 126 : OURS;
 }

@@ -1,4 +1,5 @@
 import { attend, takeTerminal } from "../../container/foreground.ts";
+import { visit } from "../../container/visit.ts";
 import type { ContainerJson } from "../../engine/config.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { findRecording } from "../../engine/recordings.ts";
@@ -9,12 +10,15 @@ import type { Signals } from "../../execute/signals.ts";
 import { close } from "../../kernel/file.ts";
 import { type Explanation, explain, pointerOf, renderExplanation, shortened } from "../../plan/explain.ts";
 import { PHASES } from "../../plan/phase.ts";
+import { backgroundOf } from "../../plan/reference.ts";
 import { isStepName } from "../../plan/step.ts";
+import { harmWithout, leftOut } from "../../plan/stepwise.ts";
 import { join } from "../../trace/join.ts";
 import { tell } from "../../trace/line.ts";
 import { renderTrace } from "../../trace/render.ts";
 import { AREAS, type Area, type Change, changes, factsOf, isArea } from "../../verify/area.ts";
 import { print, printRaw, sayError } from "../print.ts";
+import { inWords, statusOf } from "./failure.ts";
 import type { Lines } from "./lines.ts";
 
 /** How many steps `list` shows before and after the next one. */
@@ -70,9 +74,19 @@ const COMMANDS: { readonly [name: string]: Command } = {
     help: "the system calls of the step that was carried out last",
     run: (session) => session.calls(),
   },
+  shell: {
+    words: "[COMMAND…]",
+    help: "a shell inside, as what init is at this moment; or one command there",
+    run: (session, words) => session.shell(words.join(" ")),
+  },
+  skip: {
+    words: "STEP",
+    help: "begin again without this step, and go on to where it would be; only in a user namespace that can do no harm",
+    run: (session, words) => session.skip(words[0]),
+  },
   restart: {
     words: "",
-    help: "undo everything, and begin again",
+    help: "undo everything, and begin again with every step",
     run: (session) => session.restart(),
   },
   help: {
@@ -110,6 +124,8 @@ export class Session {
   readonly #walk: Walk;
   readonly #lines: Lines;
   readonly #signals: Signals;
+  readonly #input: number;
+  #without: readonly number[] = [];
   readonly #breaks = new Set<number>();
   #explanations: Explanation[] = [];
   #master: number | undefined;
@@ -124,6 +140,7 @@ export class Session {
     { input, signals }: { input: number; signals: Signals },
   ) {
     this.#signals = signals;
+    this.#input = input;
     this.#engine = engine;
     this.#container = container;
     this.#lines = lines;
@@ -166,9 +183,8 @@ export class Session {
       return command.run(this, words) !== false;
     } catch (error) {
       if (!(error instanceof ContainerError)) throw error;
-      if (error.code === USAGE && !this.#lines.interactive) throw error;
-      sayError(error);
-      if (error.code !== USAGE) print("everything has been undone");
+      if (!this.#lines.interactive) throw error;
+      sayError(inWords(error));
       return true;
     }
   }
@@ -206,8 +222,11 @@ export class Session {
     try {
       standing = this.#walk.go((place) => isWanted(place) || this.#breaks.has(place));
     } catch (error) {
-      this.status = FAILED;
-      throw error;
+      if (!(error instanceof ContainerError)) throw error;
+      this.status = statusOf(error);
+      sayError(inWords(error));
+      print("everything has been undone");
+      return;
     }
     if (standing.kind === "runs") this.#attend(standing);
     if (standing.kind !== "halts") return;
@@ -280,7 +299,52 @@ export class Session {
     printRaw(renderTrace(lines, { verbose: true }));
   }
 
+  /** A shell that looks around, or one line for it. */
+  shell(line: string): void {
+    const { process: seen } = this.#walk.still;
+    if (seen === undefined || this.#walk.pid === undefined)
+      throw usage("there is no process to be beside: startInit starts it");
+    const asks = line === "" && this.#lines.interactive;
+    if (line === "" && !asks) throw usage("a script has to say what the shell is to do");
+    const { process, master } = visit(seen, {
+      args: asks ? ["/bin/sh"] : ["/bin/sh", "-c", line],
+      terminal: asks,
+      launcher: launchOn(this.#input),
+    });
+    try {
+      const { status } = this.#lines.aside(() => attend(process, this.#signals, master));
+      if (status !== 0) print(`status ${status}`);
+    } finally {
+      for (const fd of [process.pidfd, master ?? -1]) if (fd >= 0) close(fd);
+    }
+    this.#tellChanges(this.#walk.lookAgain());
+  }
+
+  /** Without the steps left out already, and these. */
+  skip(word: string | undefined): void {
+    const { plan } = this.#walk;
+    if (word === undefined) throw usage("which step is to be left out?");
+    const harm = harmWithout(plan, process.getuid?.() ?? 0);
+    if (harm !== undefined)
+      throw new ContainerError({
+        message: `cannot leave out a step of this container: ${harm}`,
+        code: USAGE,
+        hint: "with --userns auto nobody in it is anybody outside",
+      });
+    const asked = [...this.#without, ...this.#places(word)];
+    const gone = leftOut(plan, asked);
+    const first = Math.min(...this.#places(word));
+    this.#without = asked;
+    this.#walk.begin(asked);
+    print("everything has been undone, and begins again without");
+    for (const explanation of this.#explanations) if (gone.has(explanation.index)) this.#tellStep(explanation);
+    print(`why there is such a step: ${backgroundOf(this.#explanations[first]?.step ?? "turn").why}`);
+    if (this.#walk.at <= first) this.go((place) => place > first);
+    else this.#tellNext();
+  }
+
   restart(): void {
+    this.#without = [];
     this.#walk.begin();
     this.#tellNext();
   }
@@ -327,18 +391,20 @@ export class Session {
     if (next !== undefined) this.#tellStep(next);
   }
 
+  /** Turns between the sides are nobody's steps: init stands at them, too. */
   #tellDone(begun: number): void {
-    const count = this.#walk.at - begun;
-    const last = this.#explanations[this.#walk.at - 1];
-    if (last === undefined) return;
-    print(
-      count === 1 ? `done: ${last.step}` : `done: ${count} steps, ${this.#explanations[begun]?.step} to ${last.step}`,
+    const done = this.#explanations.filter(
+      ({ index, step }) => index >= begun && index < this.#walk.at && step !== "turn" && !this.#walk.without.has(index),
     );
+    const [first, last] = [done[0], done.at(-1)];
+    if (first === undefined || last === undefined) return;
+    print(done.length === 1 ? `done: ${first.step}` : `done: ${done.length} steps, ${first.step} to ${last.step}`);
   }
 
   #tellStep({ index, side, step, says, phase, from }: Explanation): void {
     const mark = index === this.#walk.at && this.#walk.halts ? ">" : " ";
-    const stop = this.#breaks.has(index) ? "*" : " ";
+    const gone = this.#walk.without.has(index);
+    const stop = gone ? "-" : this.#breaks.has(index) ? "*" : " ";
     print(
       `${mark}${stop}${String(index).padStart(4)}  ${phase.padEnd(7)}  ${side}  ${step.padEnd(18)}  ${shortened(says)}  ${pointerOf(from)}`,
     );
@@ -358,7 +424,6 @@ export class Session {
 }
 
 const USAGE = "ERR_USAGE";
-const FAILED = 125;
 
 function usage(message: string): ContainerError {
   return new ContainerError({ message, code: USAGE });
