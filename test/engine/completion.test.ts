@@ -27,7 +27,7 @@ const ASK: { [shell: string]: (line: string) => string[] } = {
   bash: (line) => [
     "bash",
     "-c",
-    'eval "$(caisson completion bash)"; COMP_LINE=$1 COMP_POINT=${#1}; _caisson; printf "%s\\n" "${COMPREPLY[@]}"',
+    `eval "$(caisson completion bash)"; COMP_LINE=$1 COMP_POINT=\${#1}; _caisson; printf "%s\\n" "\${COMPREPLY[@]}"`,
     "bash",
     line,
   ],
