@@ -2,6 +2,7 @@ import { capabilityMask, capabilityNames } from "../linux/capabilities.ts";
 import { MOUNT_ATTR, parseMountOptions } from "../linux/mount-options.ts";
 import type { MountEntry } from "../linux/mountinfo.ts";
 import { NAMESPACES } from "../linux/namespaces.ts";
+import { LIMIT_WORDS } from "../linux/process-status.ts";
 import { RLIM_INFINITY } from "../linux/rlimits.ts";
 import { resourceWrites } from "../plan/cgroup-files.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
@@ -154,29 +155,9 @@ function comparePrivileges({ process = { cwd: "/" }, linux }: Spec, sight: Sight
 /** SECCOMP_MODE_FILTER, as status says it. */
 const FILTERED = "2";
 
-/** The names that /proc/pid/limits has for resources. */
-const LIMIT_NAMES: { [resource: string]: string } = {
-  RLIMIT_CPU: "Max cpu time",
-  RLIMIT_FSIZE: "Max file size",
-  RLIMIT_DATA: "Max data size",
-  RLIMIT_STACK: "Max stack size",
-  RLIMIT_CORE: "Max core file size",
-  RLIMIT_RSS: "Max resident set",
-  RLIMIT_NPROC: "Max processes",
-  RLIMIT_NOFILE: "Max open files",
-  RLIMIT_MEMLOCK: "Max locked memory",
-  RLIMIT_AS: "Max address space",
-  RLIMIT_LOCKS: "Max file locks",
-  RLIMIT_SIGPENDING: "Max pending signals",
-  RLIMIT_MSGQUEUE: "Max msgqueue size",
-  RLIMIT_NICE: "Max nice priority",
-  RLIMIT_RTPRIO: "Max realtime priority",
-  RLIMIT_RTTIME: "Max realtime timeout",
-};
-
 function compareLimits({ process = { cwd: "/" }, linux }: Spec, sight: Sight, comparison: Comparison): void {
   (process.rlimits ?? []).forEach(({ type, soft, hard }, at) => {
-    const [foundSoft = "0", foundHard = "0"] = sight.limits.get(LIMIT_NAMES[type] ?? "") ?? [];
+    const [foundSoft = "0", foundHard = "0"] = sight.limits.get(LIMIT_WORDS[type] ?? "") ?? [];
     const pairs = { soft: [BigInt(soft), limit(foundSoft)], hard: [BigInt(hard), limit(foundHard)] } as const;
     for (const [name, [expected, found]] of Object.entries(pairs))
       comparison.expect(

@@ -1,5 +1,6 @@
 import { capabilityNames } from "../linux/capabilities.ts";
 import { NAMESPACES } from "../linux/namespaces.ts";
+import { LIMIT_WORDS } from "../linux/process-status.ts";
 import { RLIMITS } from "../linux/rlimits.ts";
 import { rootPath } from "./paths.ts";
 import { type Facts, innocent, type Question, refuses } from "./question.ts";
@@ -102,32 +103,12 @@ function pidMax(facts: Facts) {
       );
 }
 
-/** /proc/pid/limits' words for the resources of prlimit(2). */
-const WORDS: { readonly [resource: string]: string } = {
-  RLIMIT_CPU: "Max cpu time",
-  RLIMIT_FSIZE: "Max file size",
-  RLIMIT_DATA: "Max data size",
-  RLIMIT_STACK: "Max stack size",
-  RLIMIT_CORE: "Max core file size",
-  RLIMIT_RSS: "Max resident set",
-  RLIMIT_NPROC: "Max processes",
-  RLIMIT_NOFILE: "Max open files",
-  RLIMIT_MEMLOCK: "Max locked memory",
-  RLIMIT_AS: "Max address space",
-  RLIMIT_LOCKS: "Max file locks",
-  RLIMIT_SIGPENDING: "Max pending signals",
-  RLIMIT_MSGQUEUE: "Max msgqueue size",
-  RLIMIT_NICE: "Max nice priority",
-  RLIMIT_RTPRIO: "Max realtime priority",
-  RLIMIT_RTTIME: "Max realtime timeout",
-};
-
 /** A limit above one's own, or above the host's. */
 const rlimit: Question = ({ step, code, caller }, facts) => {
   if (step.name !== "setLimit" || code !== "EPERM") return [];
   const { resource, hard } = step.args;
   const [name = ""] = Object.entries(RLIMITS).find(([, number]) => number === Number(resource)) ?? [];
-  const own = caller.limits[WORDS[name] ?? ""];
+  const own = caller.limits[LIMIT_WORDS[name] ?? ""];
   const most = facts.text("/proc/sys/fs/nr_open");
   if (name === "RLIMIT_NOFILE" && most !== undefined && BigInt(hard) > BigInt(most))
     return refuses(
