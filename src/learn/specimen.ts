@@ -4,6 +4,7 @@ import { attend, takeTerminal } from "../container/foreground.ts";
 import type { Launcher } from "../execute/init.ts";
 import { Signals } from "../execute/signals.ts";
 import { readTrace } from "../execute/trace-file.ts";
+import { detectHost } from "../host/host.ts";
 import { AT_FDCWD, close, O, open } from "../kernel/file.ts";
 import { openProcess, POLLHUP, POLLIN, reap, signal, spawn, wait } from "../kernel/process.ts";
 import { pipe, tryCall } from "../kernel/syscall.ts";
@@ -78,7 +79,7 @@ export class Specimen {
     const { data } = session.places;
     const directory = `${session.directory}/${id}`;
     const spec = ordinary(id, hostUsers);
-    const first = hostUsers ? 0 : FIRST_ID;
+    const first = hostUsers || detectHost().rootless !== undefined ? undefined : FIRST_ID;
     mkdirSync(directory, { mode: 0o700 });
     for (const place of ["", ...(jail === undefined ? [] : [jail])])
       spec.mounts.push(...furnish(`${directory}/rootfs`, place, first));
@@ -265,8 +266,11 @@ function launched<T>(streams: readonly number[], work: (launcher: Launcher) => T
 
 /** What the engine would make, with less in it, and root somebody else outside. */
 function ordinary(id: string, hostUsers: boolean): LessonSpec {
-  const { process, mounts = [], linux } = engineTemplate();
-  const ids = [{ containerID: 0, hostID: FIRST_ID, size: IDS }];
+  const { process: { oomScoreAdj: _, ...process } = { cwd: "/" }, mounts = [], linux } = engineTemplate();
+  const { rootless } = detectHost();
+  const { resources, ...rest } = linux ?? {};
+  const ids = (own: number | undefined) =>
+    own === undefined ? [{ containerID: 0, hostID: FIRST_ID, size: IDS }] : [{ containerID: 0, hostID: own, size: 1 }];
   const types: NamespaceType[] = ["mount", "network", "uts", "pid", "ipc", "cgroup"];
   return {
     ociVersion: "1.3.0",
@@ -277,15 +281,23 @@ function ordinary(id: string, hostUsers: boolean): LessonSpec {
       cwd: "/",
       args: ["/bin/sleep", "2147483647"],
       user: { uid: 0, gid: 0, umask: 0o022 },
-      env: [...(process?.env ?? []), "HOME=/root", "PS1=lesson# ", "LC_ALL=C"],
+      env: [...(process.env ?? []), "HOME=/root", "PS1=lesson# ", "LC_ALL=C"],
     },
-    mounts: mounts.filter(({ destination }) => ["/proc", "/dev", "/dev/pts", "/dev/shm", "/sys"].includes(destination)),
+    mounts: mounts
+      .filter(({ destination }) => ["/proc", "/dev", "/dev/pts", "/dev/shm", "/sys"].includes(destination))
+      // who has one id has no group for terminals
+      .map(({ options = [], ...mount }) => ({
+        ...mount,
+        options: rootless === undefined ? options : options.filter((option) => !option.startsWith("gid=")),
+      })),
     linux: {
-      ...linux,
-      cgroupsPath: `/caisson/${id}`,
+      ...rest,
+      ...(rootless === undefined && resources !== undefined ? { resources, cgroupsPath: `/caisson/${id}` } : {}),
       namespaces: [...types, ...(hostUsers ? [] : ["user" as const])].map((type) => ({ type })),
       // what a user namespace keeps from the host, a filter must
-      ...(hostUsers ? { seccomp: ordinaryFilter() } : { uidMappings: ids, gidMappings: ids }),
+      ...(hostUsers
+        ? { seccomp: ordinaryFilter() }
+        : { uidMappings: ids(rootless?.uid), gidMappings: ids(rootless?.gid) }),
     },
   };
 }
@@ -300,11 +312,11 @@ export function ordinaryFilter(): Seccomp {
  * Makes a root of directories, links and a few files.
  * @param place where it is in the container @returns the mounts that put the host's programs in it
  */
-function furnish(rootfs: string, place: string, owner: number): Mount[] {
+function furnish(rootfs: string, place: string, owner: number | undefined): Mount[] {
   const root = `${rootfs}${place}`;
   for (const path of ["", "/dev", "/etc", "/mnt", "/proc", "/root", "/run", "/sys", "/tmp"]) {
     mkdirSync(`${root}${path}`, { mode: 0o755 });
-    chownSync(`${root}${path}`, owner, owner);
+    if (owner !== undefined) chownSync(`${root}${path}`, owner, owner);
   }
   writeFileSync(`${root}/etc/passwd`, "root:x:0:0:root:/root:/bin/sh\nlearner:x:1000:1000::/:/bin/sh\n");
   writeFileSync(`${root}/etc/letter`, "from the image\n");
@@ -323,6 +335,11 @@ function furnish(rootfs: string, place: string, owner: number): Mount[] {
   return place === ""
     ? shared
     : [...shared, { destination: `${place}/proc`, type: "bind", source: "/proc", options: ["rbind", "rro"] }];
+}
+
+/** For lessons on what only the host's root may do, or may give. */
+export function lacksRoot(): string | undefined {
+  return detectHost().rootless === undefined ? undefined : "the host's root";
 }
 
 /** A plan without its steps of a kind. */

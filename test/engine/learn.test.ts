@@ -1,10 +1,10 @@
 import { type ChildProcess, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { alive, until } from "../support/bundle.ts";
-import { type EngineOutcome, type How, Machine } from "../support/engine.ts";
+import { type EngineOutcome, engineCommand, type How, Machine } from "../support/engine.ts";
 import { cgroupDirectories } from "../support/host-snapshot.ts";
 
 interface Result {
@@ -227,6 +227,53 @@ describe("right is what the kernel says at that moment", () => {
     const result: Result = JSON.parse(stdout);
     expect(result.held).toBe(held);
     if (!held) expect(result.checks.some((check) => !check.held)).toBe(true);
+  });
+});
+
+describe("without privileges", () => {
+  const USER = [
+    "setpriv",
+    "--reuid=54321",
+    "--regid=54322",
+    "--clear-groups",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+  ];
+  const asUser = (home: string) => {
+    const [command = "", ...rest] = [...USER, ...engineCommand(), "learn", "--all", "--no-input", "--json"];
+    return spawnSync(command, rest, {
+      encoding: "utf8",
+      env: { PATH: process.env.PATH, ...(home === "" ? {} : { XDG_RUNTIME_DIR: home }) },
+    });
+  };
+
+  test("lessons that need no root of the host are given, the others say what they need", () => {
+    const home = join(machine.directory, "home");
+    mkdirSync(home);
+    chownSync(home, 54_321, 54_322);
+    const { status, stdout, stderr } = asUser(home);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    const given: Result[] = JSON.parse(stdout);
+    const taken = given.filter(({ lacks }) => lacks === undefined);
+    expect(given.map(({ lesson }) => lesson)).toEqual(NAMES);
+    expect(taken.map(({ lesson }) => lesson)).toEqual([
+      "chroot",
+      "pivot-root",
+      "processes",
+      "first-process",
+      "users",
+      "seccomp",
+      "descriptors",
+    ]);
+    for (const { checks } of taken) expect(checks.filter(({ held }) => !held)).toEqual([]);
+    for (const { lacks } of given) expect(lacks ?? "the host's root").toBe("the host's root");
+    expect(readdirSync(join(home, "caisson"))).toEqual([]);
+  });
+
+  test("a user without a runtime directory is told so", () => {
+    const { status, stderr } = asUser("");
+    expect(status).toBe(125);
+    expect(stderr).toMatch(/^error: cannot learn: XDG_RUNTIME_DIR is not set.*\n {2}hint {5}set it /);
   });
 });
 

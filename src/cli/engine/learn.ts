@@ -1,5 +1,7 @@
 import { readFileSync } from "node:fs";
+import type { Places } from "../../engine/engine.ts";
 import { ContainerError } from "../../error.ts";
+import { detectHost } from "../../host/host.ts";
 import { tryCall } from "../../kernel/syscall.ts";
 import { isTerminal } from "../../kernel/terminal.ts";
 import { COMMANDS, give, type Learner, type Result } from "../../learn/classroom.ts";
@@ -35,7 +37,7 @@ export const defineLearn: Define = (program, { engine, exit }) => {
   command
     .addOption(command.createOption("--tidy <directory>").hideHelp())
     .action((word: string | undefined, options: Options) => {
-      const { places } = engine();
+      const places = placesOf(engine().places);
       if (options.tidy !== undefined) return keep(options.tidy, places);
       const chosen = choose(word, options.all === true);
       if (chosen === undefined) return list(options.json === true);
@@ -52,6 +54,18 @@ export const defineLearn: Define = (program, { engine, exit }) => {
       else if (!results.every(({ held }) => held)) exit(1);
     });
 };
+
+/** Without privileges the state of lessons is a user's own, as that of any rootless container. */
+function placesOf({ data, root }: Places): Places {
+  const { XDG_RUNTIME_DIR: own = "" } = process.env;
+  if (root !== "/run/caisson" || detectHost().rootless === undefined) return { data, root };
+  if (own !== "") return { data, root: `${own}/caisson` };
+  throw new ContainerError({
+    message: "cannot learn: XDG_RUNTIME_DIR is not set, where a user's containers are kept",
+    code: "ENOENT",
+    hint: "set it to a directory of yours, or give one by --root",
+  });
+}
 
 function choose(word: string | undefined, all: boolean): readonly Lesson[] | undefined {
   if (all && word === undefined) return LESSONS;
@@ -97,8 +111,8 @@ function teach(lesson: Lesson, session: Session, learner: Learner): Result {
   learner.show(`${title}\n${"=".repeat(title.length)}\n\n`);
   const result = give(lesson, session, learner);
   const { checks, held, lacks, error } = result;
-  if (error !== undefined) sayError(error);
   if (lacks !== undefined) return result;
+  if (error !== undefined) sayError(error);
   const flaws = [...new Set(lesson.steps.flatMap((step) => backgroundOf(step).flaws))];
   learner.say(`What it stops: ${lesson.attack}${flaws.length === 0 ? "" : ` (${flaws.join(", ")})`}`);
   learner.say(`Steps: ${lesson.steps.join(", ")}. To read: ${pages(lesson.steps).join(", ")}.`);

@@ -1,12 +1,15 @@
 import { statSync } from "node:fs";
 import { CAPABILITIES } from "../../linux/capabilities.ts";
 import type { Lesson } from "../lesson.ts";
+import { lacksRoot } from "../specimen.ts";
 
 export const capabilities: Lesson = {
   name: "capabilities",
   title: "Capabilities: root in pieces",
   steps: ["dropBounding", "setCapabilities", "checkCapabilities"],
   attack: "With all of root's powers a process loads kernel modules, reads raw disks, and changes the host's clock.",
+  // it gives a file away, which takes a second id
+  lacks: lacksRoot,
   play(stage) {
     stage.tell(
       `The kernel does not ask whether a process is root. It asks for one of some forty capabilities: may it change a

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import type { Lesson } from "../lesson.ts";
-import type { Specimen } from "../specimen.ts";
+import { lacksRoot, type Specimen } from "../specimen.ts";
 
 const PROCESSES = 12;
 const MEMORY_BYTES = 24 << 20;
@@ -11,6 +11,8 @@ export const cgroups: Lesson = {
   steps: ["makeCgroup", "writeCgroup", "enterCgroup"],
   attack: "One container takes all processes, memory or time of the machine, and everybody else starves.",
   lacks() {
+    const root = lacksRoot();
+    if (root !== undefined) return root;
     const known = readFileSync("/proc/cgroups", "utf8");
     const off = ["pids", "memory"].filter((name) => !new RegExp(`^${name}\\t.*\\t1$`, "m").test(known));
     return off.length === 0 ? undefined : `the kernel's ${off.join(" and ")} controller`;

@@ -4,7 +4,7 @@ import { withSocket } from "../../network/connection.ts";
 import { findLink } from "../../network/endpoint.ts";
 import type { EndpointArgs } from "../../plan/step.ts";
 import type { Lesson } from "../lesson.ts";
-import type { Specimen } from "../specimen.ts";
+import { lacksRoot, type Specimen } from "../specimen.ts";
 
 const DEVICES = "awk -F: 'NR > 2 { print $1 }' /proc/net/dev | tr -d ' ' | sort | xargs";
 const GATEWAY = `set -- $(awk '$2 == "00000000" { print $3; exit }' /proc/net/route | sed 's/../0x& /g'); printf '%d.%d.%d.%d\\n' $4 $3 $2 $1`;
@@ -17,9 +17,10 @@ export const network: Lesson = {
   attack:
     "In the host's network a container listens on the host's ports, reaches what listens on 127.0.0.1, and reads all traffic.",
   lacks: () =>
-    ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"].some((path) => existsSync(`${path}/iptables`))
+    lacksRoot() ??
+    (["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"].some((path) => existsSync(`${path}/iptables`))
       ? undefined
-      : "iptables",
+      : "iptables"),
   play(stage) {
     stage.tell("A new network namespace has one device, the loopback, and that is down until somebody raises it:");
     const alone = stage.make();

@@ -1,12 +1,15 @@
 import { existsSync, lstatSync, readFileSync } from "node:fs";
 import type { Lesson } from "../lesson.ts";
+import { lacksRoot } from "../specimen.ts";
 
 export const overlay: Lesson = {
   name: "overlay",
   title: "Layers, copies and whiteouts",
   steps: ["mountUnion"],
   attack: "Containers of one image share its files: what one of them could change there, all others would run.",
-  lacks: () => (/\toverlay$/m.test(readFileSync("/proc/filesystems", "utf8")) ? undefined : "a kernel with overlayfs"),
+  lacks: () =>
+    lacksRoot() ??
+    (/\toverlay$/m.test(readFileSync("/proc/filesystems", "utf8")) ? undefined : "a kernel with overlayfs"),
   play(stage) {
     stage.tell(
       `An image is layers, directories that are never written. A union mount lays them over each other, with one more on

@@ -48,7 +48,7 @@ export const pivotRoot: Lesson = {
     });
     stage.tell(
       `pivot_root is particular: the new root must be a mount point of this namespace. In a tree that is attached nowhere
-       not even its own mounts may be made, by older kernels. Here is the same plan without the step that attaches it:`,
+       not even other mounts can be made. Here is the same plan without the step that attaches it:`,
     );
     const error = stage.refused({ alter: (plan) => without(plan, "attachRoot") });
     stage.check("the kernel refuses a root that is attached nowhere", () => ({

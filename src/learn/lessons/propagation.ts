@@ -1,12 +1,14 @@
 import type { Plan, Step } from "../../plan/step.ts";
 import type { Lesson } from "../lesson.ts";
-import { type Specimen, type Wanted, without } from "../specimen.ts";
+import { lacksRoot, type Specimen, type Wanted, without } from "../specimen.ts";
 
 export const propagation: Lesson = {
   name: "propagation",
   title: "Mounts that come back",
   steps: ["setPropagation"],
   attack: "A container's mounts appear on the host, over the host's own directories.",
+  // without privileges the root can be cloned only inside, where the machine's mounts are and the host's are not
+  lacks: lacksRoot,
   play(stage) {
     stage.tell(
       `A copy of a mount namespace is not cut off from what it was copied from. Where a mount is shared (systemd makes

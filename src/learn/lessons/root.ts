@@ -2,13 +2,14 @@ import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { parseMountinfo } from "../../linux/mountinfo.ts";
 import { NAMESPACES } from "../../linux/namespaces.ts";
 import type { Lesson } from "../lesson.ts";
-import type { Specimen } from "../specimen.ts";
+import { lacksRoot, type Specimen } from "../specimen.ts";
 
 export const root: Lesson = {
   name: "root",
   title: "What root in a container may do",
   steps: ["maskPath", "protectPath", "writeCgroup", "filterDevices"],
   attack: "Root of the host, by a file of the host's kernel that somebody forgot to cover.",
+  lacks: lacksRoot,
   play(stage) {
     stage.tell(
       `Most containers run without a user namespace: root in them is root. What keeps it in are the other walls, all of

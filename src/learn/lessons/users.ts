@@ -28,11 +28,13 @@ export const users: Lesson = {
       truth: () => container.status("Uid").split(/\s+/)[0],
       help: "Look from the host: Uid in /proc/PID/status, or ps -o uid -p PID.",
     });
+    // who is not root of the host can map but its own id
+    const user = outside(container.proc("uid_map"), 1000) === undefined ? 0 : 1000;
     stage.ask(container, {
-      asks: "User 1000 in the container makes a file. To whom does it belong on the host?",
-      look: { inside: "awk '{ print $2 + 1000 - $1 }' /proc/self/uid_map" },
+      asks: `User ${user} in the container makes a file. To whom does it belong on the host?`,
+      look: { inside: `awk '{ print $2 + ${user} - $1 }' /proc/self/uid_map` },
       seenIn: `/proc/${container.pid}/uid_map`,
-      truth: () => outside(container.proc("uid_map"), 1000),
+      truth: () => outside(container.proc("uid_map"), user),
       help: "Each line of uid_map says: the first id inside, the first id outside, how many. Count from there.",
     });
     stage.tell(
