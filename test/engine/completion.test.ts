@@ -72,6 +72,7 @@ describe.each(Object.keys(ASK))("in %s", (shell) => {
     expect(offered("caisson run --n")).toEqual(["--name", "--network"]);
     expect(offered("caisson --data /elsewhere imag")).toEqual(["images"]);
     expect(offered("caisson completion ")).toEqual(["bash", "fish", "zsh"]);
+    expect(offered("caisson learn p")).toEqual(["pivot-root", "processes", "propagation"]);
   });
 
   test("what an option takes", () => {

@@ -3,6 +3,7 @@ import { Argument as ArgumentOf } from "commander";
 import type { Engine } from "../../engine/engine.ts";
 import { familiarReference, parseReference } from "../../image/reference.ts";
 import { ImageStore } from "../../image/store.ts";
+import { LESSONS } from "../../learn/lessons.ts";
 import { CAPABILITIES } from "../../linux/capabilities.ts";
 import { SIGNALS } from "../../linux/signals.ts";
 import { print, printRaw } from "../print.ts";
@@ -189,6 +190,8 @@ function named(what: string, engine: () => Engine): Candidate[] {
       return ["bridge", "none", "host", ...containers().map(({ word }) => `container:${word}`)].map((word) => ({
         word,
       }));
+    case "lesson":
+      return LESSONS.map(({ name, title }) => ({ word: name, about: title }));
     case "command":
     case "directory":
     case "file":
