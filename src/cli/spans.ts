@@ -68,15 +68,30 @@ function headers(): { [name: string]: string } {
   );
 }
 
-/** Adds a container to the trace of whoever started us; what goes wrong with that is no fault of the container's. */
-export async function joinCallersTrace(read: () => Recording | undefined): Promise<void> {
+/** What of a recording one command did: start what follows the wait for it, delete what takes back. */
+const PARTS: { readonly [part: string]: (lines: readonly Line[]) => Line[] } = {
+  start: (lines) => {
+    const waits = lines.findIndex(({ step }) => step === "awaitStart");
+    return waits < 0 ? [] : lines.slice(waits + 1).filter(({ undo }) => undo !== true);
+  },
+  delete: (lines) => lines.filter(({ undo }) => undo === true),
+};
+
+/**
+ * Adds what was done to a container to the trace of whoever started us; what goes wrong with that is no fault of the
+ * container's.
+ * @param part a command that did a part of what is recorded
+ */
+export async function joinCallersTrace(read: () => Recording | undefined, part?: "start" | "delete"): Promise<void> {
   if (parseTraceparent(env.TRACEPARENT)?.sampled !== true) return;
   try {
     if (endpoint() === undefined) return;
     const recording = read();
     if (recording === undefined) return;
     const { container, machine, epochNs, plan, reports } = recording;
-    await sendSpans(tell(join(plan, reports), { container, trace: traceName(recording), machine, epochNs }));
+    const trace = part ?? traceName(recording);
+    const lines = tell(join(plan, reports), { container, trace, machine, epochNs });
+    await sendSpans(part === undefined ? lines : (PARTS[part]?.(lines) ?? []));
   } catch {
     // whoever watches for the spans sees that they are missing
   }

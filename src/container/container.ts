@@ -100,6 +100,8 @@ export interface Exec extends Start {
 export interface Running {
   pid: number;
   pidfd: number;
+  /** Under which number it is recorded how it was added. */
+  exec?: number;
 }
 
 /** An OCI container through time; OCI runtime.md. */
@@ -463,13 +465,13 @@ export class Container {
     const host = detectHost();
     for (const each of withheldCapabilities(process, spec, host)) start.warn?.(sayWithheld(each));
     const plan = altered(compileExec(definition, host), start);
-    const { trace, failed } = recordExec(`${this.#root}/${this.id}`, definition, host);
+    const { trace, number, failed } = recordExec(`${this.#root}/${this.id}`, definition, host);
     const context = this.#context(-1, record, start);
     context.container = { pid: record.pid };
     try {
       const running = execute(plan, { trace, context, preserved, ...launcherOf(start) });
       if (context.terminal !== undefined) start.takeTerminal?.(context.terminal);
-      return running;
+      return number === undefined ? running : { ...running, exec: number };
     } catch (error) {
       failed(error);
       throw error;

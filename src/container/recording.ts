@@ -193,19 +193,20 @@ function kept(directory: string): string[] {
 /**
  * Begins the recording of a process that is added to a container; older ones than the last few are dropped. Where none
  * can be kept (the container is being deleted, the file system is full) the process is added all the same.
- * @returns the trace's descriptor, and what to do when the process could not be added
+ * @returns the trace's descriptor, the number under which it is kept, and what to do when the process could not be added
  */
 export function recordExec(
   directory: string,
   { spec: _, ...exec }: ExecDefinition,
   host: Host,
-): { trace: number; failed: (error: unknown) => void } {
+): { trace: number; number?: number; failed: (error: unknown) => void } {
   try {
-    const path = makeExecDirectory(directory);
+    const number = makeExecDirectory(directory);
+    const path = `${directory}/exec-${number}`;
     writeFileSync(`${path}/definition.json`, printDefinition({ exec, host }), { mode: 0o600 });
     const descriptor = open(path, O.RDONLY | O.DIRECTORY);
     try {
-      return { trace: makeTrace(descriptor, "trace"), failed: (error) => writeFailure(path, exec.id, error) };
+      return { trace: makeTrace(descriptor, "trace"), number, failed: (error) => writeFailure(path, exec.id, error) };
     } finally {
       close(descriptor);
     }
@@ -214,13 +215,13 @@ export function recordExec(
   }
 }
 
-function makeExecDirectory(directory: string): string {
+function makeExecDirectory(directory: string): number {
   const before = execsIn(directory);
   for (const number of before.slice(0, Math.max(0, before.length + 1 - KEPT_EXECS)))
     rmSync(`${directory}/exec-${number}`, { recursive: true, force: true });
   for (let number = (before.at(-1) ?? 0) + 1; ; number++) {
     const result = tryCall("mkdirat", -100, `${directory}/exec-${number}`, 0o700);
-    if (result === 0) return `${directory}/exec-${number}`;
+    if (result === 0) return number;
     // another process is being added at this moment
     if (result !== -EEXIST) throw new ContainerError({ message: "cannot keep a trace", errno: -result });
   }

@@ -14,7 +14,7 @@ export function backgroundOf(step: StepName): Background {
   const rows: { [step: string]: { why: string; undo?: string } } = { ...INIT_STEPS, ...HOST_STEPS };
   const { why = "", undo } = rows[step] ?? {};
   return {
-    ...(SOURCES[step] ?? { read: "" }),
+    ...SOURCES[step],
     why,
     flaws: why.match(/CVE-\d+-\d+/g) ?? [],
     ...(undo === undefined ? {} : { undo }),

@@ -1,3 +1,5 @@
+import type { StepName } from "./step.ts";
+
 /** Where to read more about a step, and what it needs. */
 export interface Source {
   /** The manual page, or the specification's section, that says what the step does. */
@@ -10,7 +12,7 @@ export interface Source {
 
 /** One row a step, as in the vocabulary. The flaws of the past that a step prevents are in its reason there. */
 // biome-ignore format: a table, one row a step
-export const SOURCES: { readonly [step: string]: Source } = {
+export const SOURCES: { readonly [N in StepName]: Source } = {
   turn: { read: "unix(7)" },
   standStill: { read: "unix(7)" },
   joinNamespace: { read: "setns(2)" },

@@ -81,7 +81,9 @@ export function tell(traced: readonly TracedStep[], telling: Telling): Line[] {
       ...(epochNs === undefined || startedNs === undefined ? {} : { at: printInstant(startedNs + epochNs) }),
       ...(startedNs === undefined ? {} : { startedNs: Number(startedNs - originNs) }),
       ...(durationNs === undefined ? {} : { durationNs: Number(durationNs) }),
-      calls: calls.map((call) => tellCall(call, originNs, machine, side === "init" ? pointed : () => undefined)),
+      calls: calls.map((call) =>
+        tellCall(call, originNs, machine, side === "init" ? (address) => pointed(address, index) : () => undefined),
+      ),
     };
   });
 }

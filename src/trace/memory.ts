@@ -11,6 +11,8 @@ interface Region {
   length: number;
   /** In words, from so many bytes after its start on; undefined where that is the middle of something. */
   text: (offset: number) => string | undefined;
+  /** Nothing is there: its place is that of what follows. */
+  empty?: boolean;
 }
 
 /**
@@ -18,17 +20,22 @@ interface Region {
  * and those are known. Where it had mapped them is what the calls agree upon: a page that makes their pointers point
  * at their own steps' arguments.
  * @param secrets whether the environment's variables are told
- * @returns words for an address; undefined for one that is not the plan's
+ * @returns words for an address that a step's call was given; undefined for one that is not the plan's
  */
-export function planMemory(traced: readonly TracedStep[], secrets: boolean): (address: bigint) => string | undefined {
+export function planMemory(
+  traced: readonly TracedStep[],
+  secrets: boolean,
+): (address: bigint, index: number) => string | undefined {
   const plan = traced.filter(({ undo }) => !undo).map(({ step }) => step);
   const regions = regionsOf(plan, secrets);
   const base = baseOf(traced, regions);
   const all = [...regions.values()].flat();
-  return (address) => {
-    const offset = Number(address - (base ?? 0n));
-    const region =
-      base === undefined ? undefined : all.find(({ start, length }) => offset >= start && offset < start + length);
+  return (address, index) => {
+    if (base === undefined) return;
+    const offset = Number(address - base);
+    const holds = ({ start, length }: Region) => offset >= start && offset < start + length;
+    // an empty blob ends where something of another step's begins
+    const region = regions.get(index)?.find(holds) ?? all.find((each) => holds(each) && !each.empty);
     return region?.text(offset - region.start);
   };
 }
@@ -45,7 +52,14 @@ function regionsOf(plan: Plan, secrets: boolean): Map<number, Region[]> {
       const value: unknown = Reflect.get(step.args, argument);
       if (kind === "string") return [stringRegion(bytes, start)];
       if (kind === "bytes" && value instanceof Uint8Array)
-        return [{ start: start + BLOB_HEADER_BYTES, length: value.length + 1, text: () => `<${value.length} bytes>` }];
+        return [
+          {
+            start: start + BLOB_HEADER_BYTES,
+            length: Math.max(value.length, 1),
+            text: () => `<${value.length} bytes>`,
+            empty: value.length === 0,
+          },
+        ];
       if (kind !== "strings" || !Array.isArray(value)) return [];
       const hidden = argument === "environment" && !secrets;
       const text = () => (hidden ? `<${value.length} variables>` : printVector(value.map(String)));

@@ -1,3 +1,4 @@
+import type { Stats } from "node:fs";
 import type { Plan } from "../plan/step.ts";
 import { type Facts, type Finding, innocent, type Question, refuses, type Walk } from "./question.ts";
 
@@ -139,30 +140,55 @@ function sourceKinds(plan: Plan, mount: string, target: string, kind: string, fa
 const permission: Question = ({ step, code, plan }, facts) => {
   const root = rootPath(plan);
   if (root === undefined || code !== "EACCES") return [];
-  if (step.name !== "changeDirectory" && step.name !== "findExecutable") return [];
-  const ids = plan.find(({ name }) => name === "setIds");
+  if (!["makeWorkingDirectory", "changeDirectory", "findExecutable"].includes(step.name)) return [];
+  // what is made before the change of user is made by root
+  const ids = step.name === "makeWorkingDirectory" ? undefined : plan.find(({ name }) => name === "setIds");
   const [uid, gid] = ids?.name === "setIds" ? [Number(ids.args.uid), Number(ids.args.gid)] : [0, 0];
-  const targets = step.name === "changeDirectory" ? [step.args.path] : step.args.candidates;
+  const who = { uid: mapped(plan, "uid", uid), gid: mapped(plan, "gid", gid) };
+  const targets = step.name === "findExecutable" ? step.args.candidates : [String(Reflect.get(step.args, "path"))];
   return targets.flatMap((target) => {
     const { found, parts } = facts.walk(target, root);
     if (found === undefined) return [];
-    const barred = parts.filter(({ stats }) => !mayExecute(stats, uid, gid));
+    const barred = parts.filter(
+      ({ stats }) => !(uid === 0 && overrules(plan, stats)) && !mayExecute(stats, who.uid, who.gid),
+    );
     return barred.flatMap(({ path, stats }) =>
       refuses(
-        `${path} in the root ${root} belongs to ${stats.uid}:${stats.gid} with mode ${octal(stats.mode)}, which lets user ${uid}:${gid} not ${stats.isDirectory() ? "search" : "execute"} it`,
+        `${path} in the root ${root} belongs to ${stats.uid}:${stats.gid} with mode ${octal(stats.mode)}, which lets user ${who.uid}:${who.gid} not ${stats.isDirectory() ? "search" : "execute"} it`,
         `chmod +x ${path} in the image, or run as user ${stats.uid}`,
       ),
     );
   });
 };
 
+/** Ranges of a new user namespace: inside, outside, how many. */
+function rangesOf(plan: Plan, kind: "uid" | "gid"): number[][] | undefined {
+  const step = plan.find(
+    ({ name, args }) => (name === "mapIds" || name === "mapIdsByHelper") && Reflect.get(args, "kind") === kind,
+  );
+  const text: unknown = step === undefined ? undefined : Reflect.get(step.args, "map");
+  if (typeof text !== "string") return;
+  return text
+    .trim()
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/).map(Number));
+}
+
+/** An id of the container's as the host has it. */
+function mapped(plan: Plan, kind: "uid" | "gid", id: number): number {
+  const range = rangesOf(plan, kind)?.find(([inside = 0, , size = 0]) => id >= inside && id - inside < size);
+  return range === undefined ? id : (range[1] ?? 0) + id - (range[0] ?? 0);
+}
+
+/** Root of a user namespace has power over files only whose owner and group it knows: user_namespaces(7). */
+function overrules(plan: Plan, { mode, uid, gid }: Stats): boolean {
+  const knows = (kind: "uid" | "gid", id: number) =>
+    rangesOf(plan, kind)?.some(([, outside = 0, size = 0]) => id >= outside && id - outside < size) ?? true;
+  return knows("uid", uid) && knows("gid", gid) && ((mode & 0o111) !== 0 || (mode & 0o170000) === 0o040000);
+}
+
 /** Of owner, group and others only the first that fits counts: path_resolution(7). */
-function mayExecute(
-  { mode, uid, gid }: { mode: number; uid: number; gid: number },
-  user: number,
-  group: number,
-): boolean {
-  if (user === 0 && (mode & 0o111) !== 0) return true;
+function mayExecute({ mode, uid, gid }: Stats, user: number, group: number): boolean {
   return (mode & (user === uid ? 0o100 : group === gid ? 0o010 : 0o001)) !== 0;
 }
 

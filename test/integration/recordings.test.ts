@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from "node:child_process";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
@@ -260,6 +260,47 @@ describe("where the caller is traced", () => {
     });
     for (const span of spans.slice(1)) expect(span).toMatchObject({ parentSpanId: spans[0].spanId });
     expect(Number(BigInt(spans[0].startTimeUnixNano) / 1_000_000n)).toBeGreaterThan(Date.now() - 60_000);
+  });
+
+  test("so are starting, adding a process and deleting, each by what it did", () => {
+    const bundle = makeBundle((spec) => {
+      spec.process.args = ["/bin/probe", "--sleep", "60"];
+    });
+    const file = join(bundle.path, "spans.jsonl");
+    const temporary = join(bundle.path, "tmp");
+    mkdirSync(temporary);
+    const env = { ...process.env, TMPDIR: temporary, TRACEPARENT, OTEL_EXPORTER_OTLP_ENDPOINT: `file://${file}` };
+    expect(create(bundle, { env })).toMatchObject({ status: 0, stderr: "" });
+    expect(runtime(["start", bundle.id], { env })).toMatchObject({ status: 0, stderr: "" });
+    expect(exec(bundle, ["/bin/true"], { env })).toMatchObject({ status: 0, stderr: "" });
+    expect(exec(bundle, ["/bin/true"], { env })).toMatchObject({ status: 0, stderr: "" });
+    expect(runtime(["delete", "--force", bundle.id], { env })).toMatchObject({ status: 0, stderr: "" });
+    const sent: { name: string; traceId: string; parentSpanId: string }[][] = readFileSync(file, "utf8")
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line).resourceSpans[0].scopeSpans[0].spans);
+    expect(sent.map(([whole]) => whole?.name)).toEqual([
+      "caisson create",
+      "caisson start",
+      "caisson exec-1",
+      "caisson exec-2",
+      "caisson delete",
+    ]);
+    for (const [whole] of sent)
+      expect(whole).toMatchObject({
+        traceId: TRACEPARENT.slice(3, 35),
+        parentSpanId: TRACEPARENT.slice(36, 52),
+        status: { code: 0 },
+      });
+    const steps = sent.map(([, ...spans]) => spans.map(({ name }) => name));
+    expect(steps[0]).toContain("attachRoot");
+    expect(steps[1]?.at(-1)).toBe("execute");
+    expect(steps[1]).not.toContain("attachRoot");
+    expect(steps[2]).toContain("joinNamespace");
+    expect(steps[4]).toContain("undo makeCgroup");
+    expect(steps[4]?.every((name) => name.startsWith("undo "))).toBe(true);
+    // told, and nothing of it left
+    expect(readdirSync(temporary)).toEqual([]);
   });
 
   test("it is not when the caller was not sampled, and a collector that is not there harms nobody", () => {

@@ -32,7 +32,7 @@ export const defineExec: Define = (program, { engine, exit }) => {
     .argument("<container>")
     .argument("<command...>")
     .passThroughOptions()
-    .action((name: string, args: string[], options: Options) => {
+    .action(async (name: string, args: string[], options: Options) => {
       const container = engine().containers.find(name);
       const { detach = false, interactive = false, workdir: cwd, user, tty = false } = options;
       if (cwd?.startsWith("/") === false)
@@ -43,8 +43,9 @@ export const defineExec: Define = (program, { engine, exit }) => {
       const env = mergeEnvironment(givenEnvironment(options));
       const signals = new Signals();
       let master: number | undefined;
-      const start = () =>
-        engine().exec(
+      let recorded: number | undefined;
+      const start = () => {
+        const running = engine().exec(
           container,
           { args, env, tty, user, cwd },
           {
@@ -54,6 +55,9 @@ export const defineExec: Define = (program, { engine, exit }) => {
             },
           },
         );
+        recorded = running.exec;
+        return running;
+      };
       // who gets our input takes it from us, and who gets our output keeps our readers waiting: no process that was not meant to
       if (detach) print(String(withoutStreams([0, 1, 2], start).pid));
       else
@@ -61,5 +65,9 @@ export const defineExec: Define = (program, { engine, exit }) => {
           (interactive ? attend(start(), signals, master) : withoutStreams([0], () => attend(start(), signals, master)))
             .status,
         );
+      if (process.env.TRACEPARENT === undefined || recorded === undefined) return;
+      const { findRecording } = await import("../../engine/recordings.ts");
+      const word = `${container.id}:exec-${recorded}`;
+      await (await import("../spans.ts")).joinCallersTrace(() => findRecording(engine().places, word));
     });
 };

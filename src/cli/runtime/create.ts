@@ -9,7 +9,7 @@ export const create: Command = {
   async run(words, globals) {
     const { flags, rest } = parseFlags(CREATION_FLAGS, words);
     const { container } = await createFromBundle(rest[0], flags, globals, { start: "later" });
-    await joinCallersTrace(globals, container.id);
+    await joinCallersTrace(`${globals.root}/${container.id}`);
     return 0;
   },
 };

@@ -121,11 +121,17 @@ export async function createFromBundle(
   return { ...created, signals, ...(notify === undefined ? {} : { notify }) };
 }
 
-/** Where the caller is being traced (TRACEPARENT), the making of the container becomes a part of that. */
-export async function joinCallersTrace({ root }: Globals, id: string): Promise<void> {
+/**
+ * Where the caller is being traced (TRACEPARENT), what was done to the container becomes a part of that.
+ * @param directory where it is recorded
+ * @param part the process that was added, by its number; or the command that did a part of what is recorded
+ */
+export async function joinCallersTrace(directory: string, part?: number | "start" | "delete"): Promise<void> {
   if (env.TRACEPARENT === undefined) return;
-  const { readRecording } = await import("../../container/recording.ts");
-  await (await import("../spans.ts")).joinCallersTrace(() => readRecording(`${root}/${id}`));
+  const { readExec, readRecording } = await import("../../container/recording.ts");
+  const { joinCallersTrace: send } = await import("../spans.ts");
+  if (typeof part === "number") await send(() => readExec(directory, part));
+  else await send(() => readRecording(directory), part);
 }
 
 /** Descriptors 3 and up: those of socket activation, then as many as asked for. @throws ContainerError for a closed one */

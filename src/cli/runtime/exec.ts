@@ -8,7 +8,7 @@ import { readDocument } from "../../spec/bundle.ts";
 import { parseProcess } from "../../spec/parse.ts";
 import type { Process } from "../../spec/spec.ts";
 import { unknownCapabilities } from "../../spec/validate.ts";
-import { preservedDescriptors, withActivation, writePid } from "./creation.ts";
+import { joinCallersTrace, preservedDescriptors, withActivation, writePid } from "./creation.ts";
 import { parseFlags, type Words } from "./flags.ts";
 import { openPidfdSocket, PIDFD_SOCKET } from "./pidfd-socket.ts";
 import type { Command } from "./runtime.ts";
@@ -51,7 +51,7 @@ export const exec: Command = {
   words: [1, Infinity],
   ordered: true,
   failure: { status: 255, says: "exec failed" },
-  run(words, { root, warn }) {
+  async run(words, { root, warn }) {
     const { flags, rest } = parseFlags(FLAGS, words);
     const [id = "", ...args] = rest;
     const container = Container.open(root, id);
@@ -94,6 +94,7 @@ export const exec: Command = {
       signal(running.pidfd, SIGKILL);
       throw error;
     }
+    if (running.exec !== undefined) await joinCallersTrace(`${root}/${id}`, running.exec);
     return flags.detach ? 0 : attend(running, signals, master).status;
   },
 };

@@ -24,7 +24,7 @@ export const run: Command = {
         master = takeTerminal(socket);
       },
     });
-    await joinCallersTrace(globals, container.id);
+    await joinCallersTrace(`${globals.root}/${container.id}`);
     if (flags.detach) {
       notify?.await(process.pidfd, process.pid);
       return 0;

@@ -9,7 +9,7 @@ export const start: Command = {
   usage: "<container-id>",
   flags: {},
   words: [1, 1],
-  run(words, { root }) {
+  async run(words, { root }) {
     const { rest } = parseFlags({}, words);
     const container = Container.open(root, rest[0] ?? "");
     const manager = notifyManager();
@@ -18,6 +18,8 @@ export const start: Command = {
     const notify = manager === undefined || !existsSync(directory) ? undefined : new Notify(directory, manager);
     const pidfd = notify === undefined ? undefined : container.openProcess();
     describe(() => container.start());
+    if (process.env.TRACEPARENT !== undefined)
+      await (await import("./creation.ts")).joinCallersTrace(`${root}/${container.id}`, "start");
     if (pidfd !== undefined) notify?.await(pidfd, container.record.pid);
     return 0;
   },
