@@ -109,10 +109,7 @@ export const SECTIONS = {
     "linux.resources.network": "classID and priorities, on version 1",
     "linux.resources.rdma": "handles and objects",
     "linux.resources.unified": "files of version 2 by their names",
-    "memory.oom.group": {
-      words: "all processes of a cgroup are killed together",
-      reason: "a file of version 2 like any other: linux.resources.unified",
-    },
+    "memory.oom.group": "all processes of a cgroup are killed together, by unified",
     "linux.rootfsPropagation": "private, shared, slave, unbindable",
     "linux.seccomp actions": "every action, defaultAction, errnoRet and defaultErrnoRet",
     "linux.seccomp args": "comparisons of arguments",

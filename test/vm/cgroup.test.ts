@@ -233,6 +233,49 @@ describe("a container's cgroup", () => {
     expect(results(seen.actions)).toEqual([{ forks: 8, stoppedBy: "EAGAIN" }]);
   });
 
+  test("has what few ask for, in the kernel's own files", () => {
+    covers("linux.resources.memory.reservation", "linux.resources.cpu.burst", "linux.resources.cpu.idle");
+    const bundle = idle((spec) => {
+      spec.linux.resources = {
+        memory: { limit: 64 << 20, reservation: 16 << 20 },
+        cpu: { quota: 50_000, period: 100_000, burst: 20_000 },
+        unified: { "memory.high": String(48 << 20) },
+      };
+    });
+    const { pid } = state(bundle);
+    expect(read(pid, "memory.low")).toBe(String(16 << 20));
+    expect(read(pid, "memory.high")).toBe(String(48 << 20));
+    expect(read(pid, "cpu.max")).toBe("50000 100000");
+    expect(read(pid, "cpu.max.burst")).toBe("20000");
+    const background = idle((spec) => {
+      spec.linux.resources = { cpu: { idle: 1 } };
+    });
+    expect(read(state(background).pid, "cpu.idle")).toBe("1");
+  });
+
+  test("is killed as a whole where it asks for that", () => {
+    covers("memory.oom.group");
+    const bundle = idle((spec) => {
+      spec.linux.resources = { memory: noSwap, unified: { "memory.oom.group": "1" } };
+    });
+    const { pid } = state(bundle);
+    expect(exec(bundle, ["/bin/probe", "--allocate", "200"]).status).toBe(137);
+    until("its first process has ended, too", () => !alive(pid));
+  });
+
+  test("is given no limit below what it uses, if asked to look", () => {
+    covers("linux.resources.memory.checkBeforeUpdate");
+    const bundle = idle();
+    const { pid } = state(bundle);
+    const update = (memory: object) =>
+      runtime(["update", "--resources", "-", bundle.id], { input: JSON.stringify({ memory }) });
+    const refused = update({ limit: 4096, checkBeforeUpdate: true });
+    expect({ refused: refused.status !== 0, limit: read(pid, "memory.max") }).toEqual({ refused: true, limit: "max" });
+    expect(update({ limit: 256 << 20, checkBeforeUpdate: true })).toMatchObject({ status: 0, stderr: "" });
+    expect(read(pid, "memory.max")).toBe(String(256 << 20));
+    expect(alive(pid)).toBe(true);
+  });
+
   test("is frozen and thawed, and what is frozen can be ended", () => {
     const bundle = idle((spec) => {
       spec.process.args = ["/bin/probe", "--spin", "600000"];
