@@ -11,7 +11,7 @@ import { tryCall } from "../kernel/syscall.ts";
 import { PROPAGATION } from "../linux/mount-options.ts";
 import { containerCgroups } from "../plan/cgroup.ts";
 import { compile } from "../plan/compile.ts";
-import { type CriuOptions, dumpWords, restoreWords } from "../plan/criu.ts";
+import { type CriuOptions, cgroupViews, dumpWords, restoreWords } from "../plan/criu.ts";
 import type { Definition } from "../plan/definition.ts";
 import { isBind } from "../plan/mounts.ts";
 import { joinPath, normalPath } from "../plan/path.ts";
@@ -38,7 +38,7 @@ export function checkpoint(container: Container, options: CriuOptions, criu: str
     throw new ContainerError({ message: `Container cannot be checkpointed in ${status} state`, code: "ERR_STATUS" });
   for (const directory of [options.images, options.work]) mkdirSync(directory, { recursive: true, mode: 0o700 });
   const { pid, bundle, rootfs } = record;
-  const external = externalMounts(spec, pid);
+  const external = externalMounts(spec, record);
   if (options.preDump !== true) {
     const streams = [0, 1, 2].map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
     writeFileSync(`${options.images}/${DESCRIPTORS}`, JSON.stringify(streams), { mode: 0o600 });
@@ -112,15 +112,13 @@ function restoreProcesses(state: string, record: Record, spec: Spec, options: Cr
       {
         root,
         external: readList(`${options.images}/${MOUNTS}`),
-        cgroupRoots: record.cgroups.map(
-          ({ hierarchy, path }) => `${hierarchy.controllers.join(",")}:${path.slice(hierarchy.mountPoint.length)}`,
-        ),
       },
       options,
       {
         pidFile,
         spec,
         bundle: record.bundle,
+        cgroups: record.cgroups,
         // a pipe that the checkpoint cut off is ours now
         inherited: streams.flatMap((key, fd) => (key.startsWith("pipe:[") ? [[fd, key] as const] : [])),
       },
@@ -169,8 +167,9 @@ function runCriu(
   });
 }
 
-/** The mounts inside that came from the host, of those that are there: binds, and what hides files. */
-function externalMounts({ mounts = [], linux }: Spec, pid: number): string[] {
+/** The mounts inside that came from the host, of those that are there: binds, cgroups, and what hides files. */
+function externalMounts(spec: Spec, { pid, cgroups }: Record): string[] {
+  const { mounts = [], linux } = spec;
   const points = new Set(
     readFileSync(`/proc/${pid}/mounts`, "utf8")
       .split("\n")
@@ -181,7 +180,8 @@ function externalMounts({ mounts = [], linux }: Spec, pid: number): string[] {
   const hidden = (linux?.maskedPaths ?? []).filter(
     (path) => !statSync(`/proc/${pid}/root${path}`, { throwIfNoEntry: false })?.isDirectory(),
   );
-  return [...binds, ...hidden].filter((path) => points.has(path));
+  const views = cgroupViews(spec, cgroups).map(([inside]) => inside);
+  return [...binds, ...views, ...hidden].filter((path) => points.has(path));
 }
 
 function readList(path: string): string[] {

@@ -1,5 +1,6 @@
 import type { Spec } from "../spec/spec.ts";
-import { joinPath } from "./path.ts";
+import type { CgroupDirectory } from "./cgroup-layout.ts";
+import { joinPath, normalPath } from "./path.ts";
 
 /**
  * What a checkpoint or a restore is asked for: runc's flags.
@@ -39,8 +40,6 @@ export interface CriuSubject {
   external: readonly string[];
   /** Directory of the freezer that holds all its processes. */
   freezer?: string;
-  /** "controller:/path" of its cgroups, for a restore. */
-  cgroupRoots?: readonly string[];
 }
 
 /** What a restore needs beside that. */
@@ -49,6 +48,7 @@ export interface Restoration {
   pidFile: string;
   spec: Spec;
   bundle: string;
+  cgroups: readonly CgroupDirectory[];
   /** Our descriptors, each by what the checkpoint called it, such as "pipe:[123]". */
   inherited: readonly (readonly [number, string])[];
 }
@@ -74,12 +74,15 @@ export function dumpWords(subject: CriuSubject, options: CriuOptions): string[] 
 
 /** Words for `criu restore`; the bundle's mounts come from the host again. */
 export function restoreWords(
-  { root, external, cgroupRoots = [] }: Omit<CriuSubject, "pid">,
+  { root, external }: Omit<CriuSubject, "pid">,
   options: CriuOptions,
-  { pidFile, spec, bundle, inherited }: Restoration,
+  { pidFile, spec, bundle, cgroups, inherited }: Restoration,
 ): string[] {
+  const views = new Map(cgroupViews(spec, cgroups));
   // what hides a file is the host's null device
   const source = (path: string) => {
+    const view = views.get(path);
+    if (view !== undefined) return view;
     const mount = (spec.mounts ?? []).find(({ destination }) => destination === path);
     return mount === undefined ? "/dev/null" : joinPath(bundle, mount.source ?? "");
   };
@@ -87,12 +90,31 @@ export function restoreWords(
     "restore",
     ...common(options, "restore.log"),
     ...["--root", root, "--restore-detached", "--restore-sibling", "--pidfile", pidFile],
-    ...cgroupRoots.map((each) => `--cgroup-root=${each}`),
+    ...cgroups.map(
+      ({ hierarchy, path }) =>
+        `--cgroup-root=${hierarchy.controllers.join(",")}:${path.slice(hierarchy.mountPoint.length)}`,
+    ),
     ...inherited.map(([fd, key]) => `--inherit-fd=fd[${fd}]:${key}`),
     ...external.map((path) => `--external=mnt[${path}]:${source(path)}`),
     ...(options.lsmProfile === undefined ? [] : ["--lsm-profile", options.lsmProfile]),
     ...(options.lsmMountContext === undefined ? [] : ["--lsm-mount-context", options.lsmMountContext]),
   ];
+}
+
+/**
+ * Where the container sees its cgroups, and where the host has them: each is a part of a hierarchy, whose root criu does
+ * not find inside. On version 2 it is one mount, on version 1 a directory of them.
+ */
+export function cgroupViews({ mounts = [] }: Spec, cgroups: readonly CgroupDirectory[]): [string, string][] {
+  const unified = cgroups.every(({ hierarchy }) => hierarchy.version === 2);
+  return mounts
+    .filter(({ type }) => type === "cgroup")
+    .flatMap(({ destination }) =>
+      cgroups.map(({ hierarchy: { mountPoint }, path }): [string, string] => {
+        const name = mountPoint.slice(mountPoint.lastIndexOf("/"));
+        return [`${normalPath(destination)}${unified ? "" : name}`, path];
+      }),
+    );
 }
 
 function common(options: CriuOptions, log: string): string[] {
