@@ -49,6 +49,8 @@ export interface Invocation {
   through?: string[];
   /** Instead of Caisson: "runc". */
   program?: string;
+  /** The runtime's own, which come before the command. */
+  globalFlags?: string[];
   cwd?: string;
   env?: NodeJS.ProcessEnv;
   /** Descriptors 3, 4, … */
@@ -95,10 +97,13 @@ export function runtimeCommand(): string[] {
 /** Whether the tests drive the runtime under Node. */
 export const underNode = process.env.CAISSON_BIN === "node";
 
-function commandLine(words: readonly string[], { through = [], program }: Invocation): [string, string[]] {
+function commandLine(
+  words: readonly string[],
+  { through = [], program, globalFlags = [] }: Invocation,
+): [string, string[]] {
   const own = program === undefined ? runtimeCommand() : [program];
   const state = program === undefined ? stateRoot() : join(scratchDirectory(), program);
-  const [command = "", ...rest] = [...through, ...own, "--root", state, ...words];
+  const [command = "", ...rest] = [...through, ...own, "--root", state, ...globalFlags, ...words];
   return [command, rest];
 }
 

@@ -6,13 +6,19 @@ import { missingPrograms, runInGuest } from "./machine.mjs";
 
 const results = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), "dist/test");
 const integration = (...names) => names.map((name) => `test/integration/${name}.test.ts`);
+const own = (...names) => names.map((name) => `test/vm/${name}.test.ts`);
 
 /** Each is one start of the guest. */
 const SUITES = {
   "guest, Linux 6.12": {
-    files: ["test/vm/", "test/cgroup/", ...integration("cgroups", "lifecycle", "devices", "mounts", "comparison")],
+    files: [
+      ...own("cgroup", "apparmor", "rootless"),
+      "test/cgroup/",
+      ...integration("cgroups", "lifecycle", "devices", "mounts", "comparison"),
+    ],
   },
-  "guest, Linux 6.1": { kernel: "6.1", files: ["test/vm/cgroup.test.ts", ...integration("cgroups", "rootfs")] },
+  "guest, systemd": { systemd: true, files: own("systemd", "rootless") },
+  "guest, Linux 6.1": { kernel: "6.1", files: [...own("cgroup"), ...integration("cgroups", "rootfs")] },
 };
 
 /**
@@ -28,7 +34,7 @@ export async function runSuites(only = []) {
   }
   mkdirSync(results, { recursive: true });
   const reports = {};
-  for (const [name, { kernel, files }] of Object.entries(SUITES)) {
+  for (const [name, { kernel, systemd, files }] of Object.entries(SUITES)) {
     if (only.length > 0 && !only.includes(name)) continue;
     console.log(`\n${name}`);
     const report = `${name.replace(/\W+/g, "-")}.json`;
@@ -36,7 +42,11 @@ export async function runSuites(only = []) {
     rmSync(reports[name], { force: true });
     const words = ["--reporter=verbose", "--reporter=json", `--outputFile.json=dist/test/${report}`, ...files];
     try {
-      await runInGuest(["node_modules/.bin/vitest", "run", ...words], { results, ...(kernel && { kernel }) });
+      await runInGuest(["node_modules/.bin/vitest", "run", ...words], {
+        results,
+        systemd: systemd === true,
+        ...(kernel && { kernel }),
+      });
     } catch (error) {
       console.error(`${name}: ${error.message}`);
     }
