@@ -31,7 +31,7 @@ export const defineImages: Define = (program, { engine }) => {
     .option("-q, --quiet", "ids only")
     .option("--no-trunc", "whole ids")
     .option("--format <format>", "table, json, or a template such as '{{.Repository}}:{{.Tag}}'", "table")
-    .argument("[name]", "only those of this name, with whichever tag, or with this one")
+    .argument("[image]", "only those of this name, with whichever tag, or with this one")
     .action((name: string | undefined, { quiet, trunc, format }: Options) => {
       const rows = ImageStore.open(engine().places.data)
         .list()

@@ -16,7 +16,7 @@ export const defineInspect: Define = (program, { engine, exit }) => {
     .command("inspect")
     .description("print all that is known of containers, or of images, as JSON")
     .option("-f, --format <template>", "only this, such as '{{.State.Pid}}' or '{{json .Config}}'", "json")
-    .argument("<name...>")
+    .argument("<container...>", "name or id of a container or an image")
     .action((names: string[], { format }: { format: string }) => {
       const render = format === "json" ? undefined : parseTemplate(format);
       const found: unknown[] = [];
