@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
@@ -567,4 +567,33 @@ test("an unknown type or option is an error that points at the mount", () => {
     expect(status).toBe(1);
     expect(stderr).toContain("/mounts/7");
   }
+});
+
+test.each(["file", "directory"] as const)(
+  "links that lead nowhere yet are followed inside the root, for a %s",
+  (kind) => {
+    const bundle = makeBundle((spec) => {
+      const source = kind === "file" ? "config.json" : ".";
+      spec.mounts.push({ destination: "/etc/hosts", type: "bind", source, options: ["bind"] });
+      spec.process.args = ["/bin/probe", "--stat", "/srv/there/deep/hosts"];
+    });
+    // as /etc/resolv.conf leads into /run, which is empty
+    mkdirSync(join(bundle.rootfs, "srv"), { recursive: true });
+    rmSync(join(bundle.rootfs, "etc/hosts"), { force: true });
+    symlinkSync("../jump/deep/hosts", join(bundle.rootfs, "etc/hosts"));
+    symlinkSync("/srv/../../../srv/there/", join(bundle.rootfs, "jump"));
+    const seen = seenIn(run(bundle));
+    expect(seen.mounts.map(({ mountPoint }) => mountPoint)).toContain("/srv/there/deep/hosts");
+    expect(JSON.stringify(results(seen.actions)[0])).toContain(kind === "file" ? "file" : "directory");
+    expect(existsSync("/srv/there")).toBe(false);
+  },
+);
+
+test("links that lead to each other are an error", () => {
+  const bundle = makeBundle((spec) => {
+    spec.mounts.push({ destination: "/one/x", type: "bind", source: ".", options: ["bind"] });
+  });
+  symlinkSync("two", join(bundle.rootfs, "one"));
+  symlinkSync("one", join(bundle.rootfs, "two"));
+  expect(run(bundle)).toMatchObject({ status: 1, stderr: expect.stringContaining("ELOOP at /mounts/") });
 });

@@ -230,7 +230,8 @@ describe("a hostile root", () => {
     // nothing is in the way of one
     rmSync(join(canary, "dev/null"));
     const before = digestOf(canary);
-    expect(run(bundle).status).toBe(1);
+    // where the link leads is made inside of the root
+    expect(run(bundle)).toMatchObject({ status: 0, stderr: "" });
     expect(digestOf(canary)).toBe(before);
   });
 
@@ -241,7 +242,7 @@ describe("a hostile root", () => {
       spec.linux.readonlyPaths = ["/etc/resolv.conf", "/workdir"];
       spec.mounts = [{ destination: "/proc", type: "proc", source: "proc" }];
     });
-    expect(run(bundle).status).toBe(0);
+    expect(run(bundle)).toMatchObject({ status: 0, stderr: "" });
     expect(digestOf(canary)).toBe(before);
     expect(readFileSync("/proc/self/mountinfo", "utf8")).toBe(mounts);
   });
