@@ -8,6 +8,8 @@
 
 #define CLOSE_RANGE_CLOEXEC 4
 #define SOCK_CLOEXEC 02000000
+/* with the capabilities that it will have: the real ids alone know of none */
+#define AT_EACCESS 0x200
 #define X_OK 1
 #define LAST_CAPABILITY 63
 
@@ -196,9 +198,10 @@ long step_find_executable(struct run *run, const union plan_arg *arg)
 		struct stat seen;
 		long found = sys(run, __NR_newfstatat, AT_FDCWD, *candidate, &seen, 0);
 		if (found >= 0)
-			found = S_ISDIR(seen.st_mode)    ? -EISDIR
-				: !S_ISREG(seen.st_mode) ? -EACCES
-							 : sys(run, __NR_faccessat, AT_FDCWD, *candidate, X_OK);
+			found = S_ISDIR(seen.st_mode) ? -EISDIR
+				: !S_ISREG(seen.st_mode)
+				    ? -EACCES
+				    : sys(run, __NR_faccessat2, AT_FDCWD, *candidate, X_OK, AT_EACCESS);
 		if (found >= 0) {
 			run->executable = *candidate;
 			return 0;

@@ -195,7 +195,7 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
       const pid = process?.pid ?? 0;
       const containerState: unknown = JSON.parse(state(status, container?.pid ?? pid));
       const fields = { ociVersion: OCI_VERSION, fds: ["seccompFd"], pid, metadata, state: containerState };
-      const agent = connectStream(path);
+      const agent = connectAgent(path);
       try {
         if (!send(agent, Buffer.from(JSON.stringify(fields)), [slots.get(listener) ?? -1]))
           throw kernelError("sendmsg", EPIPE, path);
@@ -207,6 +207,17 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   confirm: { run: () => undefined },
   recordCreated: { run: (_, { record, process }) => record(process?.pid ?? 0) },
 };
+
+/** @throws ContainerError in runc's words */
+function connectAgent(path: string): number {
+  try {
+    return connectStream(path);
+  } catch (error) {
+    if (!(error instanceof ContainerError)) throw error;
+    const message = `failed to connect with seccomp agent specified in the seccomp profile: ${path}: ${error.code}`;
+    throw new ContainerError({ message, code: error.code, path, cause: error });
+  }
+}
 
 function offered<T>(service: T | undefined): T {
   if (service === undefined)

@@ -4,8 +4,7 @@ import { isShared } from "./namespaces.ts";
 
 type Sets = Required<Capabilities>;
 
-/** Ambient ones are left out without a word, as by runc: its own template has some that are not inheritable. */
-const TOLD = ["bounding", "permitted", "effective", "inheritable"] as const;
+const TOLD = ["bounding", "permitted", "effective", "inheritable", "ambient"] as const;
 
 /**
  * What the kernel grants of the capabilities that a process asks for, by capset(2) and prctl(2): the runtime can give
@@ -53,10 +52,13 @@ export function withheldCapabilities(process: Process, spec: Spec, host: Host): 
 
 /** A line for the log. */
 export function sayWithheld({ name, from, reason }: Withheld): string {
+  // runc's words
+  if (from.includes("/ambient/")) return `can't raise ambient capability ${name}: ${reason} (${from})`;
   return `${from} ${name} cannot be granted: ${reason}`;
 }
 
 function reason(name: string, set: (typeof TOLD)[number], { lacking }: Host): string {
   if (lacking.includes(name)) return "the runtime itself does not have it";
+  if (set === "ambient") return "it is not permitted and inheritable";
   return set === "effective" ? "it is not permitted" : "it is not in the bounding set";
 }

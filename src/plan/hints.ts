@@ -72,6 +72,10 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   checkDevice: {
     ENODEV: "in a user namespace the host's own devices are bound: name one by the path and the numbers it has there",
   },
+  setScheduler: {
+    EPERM:
+      "process scheduler can't be used together with AllowedCPUs (cpuset.cpus) unless they are all of them, and needs CAP_SYS_NICE",
+  },
   checkDirectory: { ENOENT: "the working directory is outside of the container's root: choose one inside" },
   openRoot: {
     ENOENT: "root.path of config.json does not exist: make the root or correct the path",

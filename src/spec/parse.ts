@@ -280,10 +280,18 @@ const processShape = object<spec.Process>(
 
 // ---- linux
 
-const namespaces = check(
-  array(object<spec.Namespace>({ type: oneOf(wordsOf(NAMESPACES)) }, { path: absolutePath })),
-  (list, complain) => unique(list, ({ type }) => type, complain, "type"),
-);
+/** No path may be written as an empty one, as by programs that write every field. */
+const namespace: Shape<spec.Namespace> = (value, place) => {
+  const read = object<spec.Namespace>(
+    { type: oneOf(wordsOf(NAMESPACES)) },
+    { path: (text, where) => (text === "" ? "" : absolutePath(text, where)) },
+  )(value, place);
+  if (read?.path !== "") return read;
+  const { type } = read;
+  return { type };
+};
+
+const namespaces = check(array(namespace), (list, complain) => unique(list, ({ type }) => type, complain, "type"));
 
 const timeOffset = object<spec.TimeOffset>({}, { secs: signed, nanosecs: integer(0, 999_999_999) });
 

@@ -38,7 +38,6 @@ export function template({ rootless, cgroup2 = false }: TemplateOptions = {}): S
         bounding: [...capabilities],
         effective: [...capabilities],
         permitted: [...capabilities],
-        ambient: [...capabilities],
       },
       rlimits: [{ type: "RLIMIT_NOFILE", hard: 1024, soft: 1024 }],
       noNewPrivileges: true,

@@ -98,6 +98,16 @@ test("flags change environment, directory, user, groups and capabilities", () =>
   expect(root.capabilities.effective).toBe("0000000020002420");
 });
 
+test("--cap gives ambient ones, too, where the container has inheritable ones", () => {
+  covers("exec --cap");
+  const two = ["CAP_CHOWN", "CAP_KILL"];
+  const bundle = idle((spec) => {
+    spec.process.capabilities = { bounding: two, permitted: two, effective: two, inheritable: two };
+  });
+  const flags = ["--user", "1000", "--cap", "CAP_KILL"];
+  expect(seenIn(exec(bundle, ["/bin/probe"], { flags })).capabilities.ambient).toBe("0000000000000020");
+});
+
 test("process.json says everything by itself", () => {
   covers("exec --process");
   const bundle = idle();

@@ -288,3 +288,10 @@ test("the container's mounts do not appear on the host, even where the host's ar
   const { status, stdout, stderr } = run(bundle, { through: ["unshare", "--mount", "sh", "-c", script, "sh"] });
   expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "0\n", stderr: "" });
 });
+
+test("an empty path is no path: the namespace is a new one", () => {
+  const seen = probe((spec) => {
+    for (const namespace of spec.linux.namespaces ?? []) namespace.path = "";
+  });
+  expect(seen.namespaces.net).not.toBe(readlinkSync("/proc/self/ns/net"));
+});

@@ -12,6 +12,7 @@ import {
   makeBundle,
   probe,
   results,
+  rewrite,
   run,
   seenIn,
   startContainer,
@@ -80,6 +81,20 @@ describe("HOME", () => {
     });
     expect(seen.env.filter((entry) => entry.startsWith("HOME="))).toEqual(["HOME=/elsewhere"]);
   });
+});
+
+test("who may execute anything by a capability may execute the program, too", () => {
+  const all = ["CAP_DAC_OVERRIDE"];
+  const bundle = makeBundle((spec) => {
+    spec.process.user = { uid: 1000, gid: 1000 };
+  });
+  chmodSync(join(bundle.rootfs, "bin/probe"), 0o700);
+  expect(run(bundle)).toMatchObject({ status: 1, stderr: expect.stringContaining("permission denied") });
+  rewrite(bundle, (spec) => {
+    spec.process.user = { uid: 1000, gid: 1000 };
+    spec.process.capabilities = { bounding: all, permitted: all, effective: all, inheritable: all, ambient: all };
+  });
+  expect(seenIn(run(bundle)).uids.real).toBe(1000);
 });
 
 test("a name without a slash is looked for in the container's PATH", () => {
@@ -372,13 +387,15 @@ describe("capabilities that cannot be granted are logged, and the rest is", () =
     expect(seen.capabilities.bounding).toBe(mask(KILL));
   });
 
-  test("ambient ones silently, as by runc, whose template has some that are not inheritable", () => {
+  test("ambient ones that are not inheritable, in runc's words", () => {
     covers("process.capabilities");
-    const seen = probe((spec) => {
+    const bundle = makeBundle((spec) => {
       spec.process.user = { uid: 1000, gid: 1000 };
       spec.process.capabilities = { ...sets, ambient: two };
     });
-    expect(seen.capabilities.ambient).toBe(mask(KILL));
+    const { stdout, stderr } = run(bundle);
+    expect(stderr).toContain("can't raise ambient capability CAP_CHOWN: ");
+    expect(lastLine(stdout).capabilities.ambient).toBe(mask(KILL));
   });
 
   test("what the runtime itself lacks", () => {

@@ -21,13 +21,21 @@ function runcSpec(...options: string[]): Spec {
   }
 }
 
+/** As runc has written it since it warns of ambient capabilities that are not inheritable: without any. */
+function written(...options: string[]): Spec {
+  const { process: own, ...more } = runcSpec(...options);
+  if (own === undefined) throw new Error("runc spec has no process");
+  const { ambient: _, ...capabilities } = own.capabilities ?? {};
+  return { ...more, process: { ...own, capabilities }, ociVersion: OCI_VERSION };
+}
+
 test.skipIf(!hasRunc)("the template is the one that runc writes", () => {
-  expect(template({ cgroup2 })).toEqual({ ...runcSpec(), ociVersion: OCI_VERSION });
+  expect(template({ cgroup2 })).toEqual(written());
 });
 
 test.skipIf(!hasRunc)("so is the one for a user without privileges", () => {
   const rootless = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 };
-  expect(template({ cgroup2, rootless })).toEqual({ ...runcSpec("--rootless"), ociVersion: OCI_VERSION });
+  expect(template({ cgroup2, rootless })).toEqual(written("--rootless"));
 });
 
 test("the templates are sound and keep nothing in common", () => {

@@ -157,6 +157,8 @@ function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: P
             bounding: withCaps(capabilities.bounding),
             effective: withCaps(capabilities.effective),
             permitted: withCaps(capabilities.permitted),
+            // one can be ambient only where it is inheritable, which is the container's to say
+            ...(capabilities.inheritable?.length ? { ambient: withCaps(capabilities.ambient) } : {}),
           },
         }),
   };
