@@ -252,7 +252,8 @@ function mountCgroups(mount: Mount, at: number, definition: Definition, host: Ho
   const [only] = host.cgroups.hierarchies;
   if (host.cgroups.mode === "v2")
     return only === undefined ? [] : mountCgroup(only, directories, target, attrSet, own, slotOf(at), from);
-  const readOnly = (attrSet & MOUNT_ATTR.RDONLY) !== 0;
+  // without a mount namespace nobody may change a mount that is attached; with runc this one is always writable
+  const readOnly = (attrSet & MOUNT_ATTR.RDONLY) !== 0 && isNew(definition.spec, "mount");
   return [
     makeFilesystem("tmpfs", "tmpfs", ["mode=755"], attrSet & ~MOUNT_ATTR.RDONLY, at),
     { name: "attachMount", args: { mount: slotOf(at), root: "root", target, follow: 1, proc: 0 }, from },

@@ -266,7 +266,6 @@ test("without a mount namespace the container lives in its root, and the host's 
   const before = readFileSync("/proc/self/mountinfo", "utf8");
   const bundle = makeBundle((spec) => {
     spec.linux.namespaces = [{ type: "pid" }, { type: "uts" }, { type: "ipc" }, { type: "network" }];
-    spec.mounts = [];
     delete spec.linux.maskedPaths;
     delete spec.linux.readonlyPaths;
     spec.root.readonly = false;
