@@ -2,9 +2,10 @@ import { fstatSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { AT_FDCWD, close, O, RESOLVE, tryOpenIn } from "../kernel/file.ts";
 import { call, tryCall } from "../kernel/syscall.ts";
+import { isBind } from "../plan/mounts.ts";
 import { normalPath } from "../plan/path.ts";
 import { hasHome } from "../plan/process.ts";
-import type { Spec } from "../spec/spec.ts";
+import type { Mount, Spec } from "../spec/spec.ts";
 
 const MAX_BYTES = 1 << 20;
 
@@ -21,12 +22,15 @@ export function userFacts({ spec, bundle, pid }: { spec: Spec; bundle: string; p
 }
 
 function readPasswd(spec: Spec, bundle: string, pid: number | undefined): string {
-  const mounted =
-    pid === undefined
-      ? spec.mounts?.find(({ destination }) => normalPath(destination) === "/etc/passwd")?.source
-      : undefined;
-  if (mounted !== undefined)
-    return readRegular(tryCall("openat", AT_FDCWD, join(bundle, mounted), O.RDONLY | O.NONBLOCK | O.CLOEXEC, 0));
+  const cover = pid === undefined ? coverOf(spec) : undefined;
+  if (cover !== undefined) {
+    const { mount, below } = cover;
+    // what a filesystem of its own has there is known to nobody yet, and engines mount empty ones
+    if (!isBind(mount)) return "";
+    // whoever can write a directory that is mounted must not lead us to another file of the host
+    const flags = O.RDONLY | O.NONBLOCK | O.CLOEXEC | (below === "" ? 0 : O.NOFOLLOW);
+    return readRegular(tryCall("openat", AT_FDCWD, join(absolute(bundle, mount.source ?? ""), below), flags, 0));
+  }
   const path = pid === undefined ? absolute(bundle, spec.root?.path ?? "") : `/proc/${pid}/root`;
   const root = tryCall("openat", AT_FDCWD, path, O.PATH | O.DIRECTORY | O.CLOEXEC, 0);
   if (root < 0) return "";
@@ -34,6 +38,16 @@ function readPasswd(spec: Spec, bundle: string, pid: number | undefined): string
   const file = tryOpenIn(root, "etc/passwd", O.RDONLY | O.NONBLOCK, RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS);
   close(root);
   return readRegular(file);
+}
+
+/** The last mount on passwd itself, or on its directory. */
+function coverOf({ mounts = [] }: Spec): { mount: Mount; below: string } | undefined {
+  for (const mount of [...mounts].reverse()) {
+    const target = normalPath(mount.destination);
+    if (target === "/etc/passwd") return { mount, below: "" };
+    if (target === "/etc" && !(mount.options ?? []).includes("tmpcopyup")) return { mount, below: "passwd" };
+  }
+  return;
 }
 
 function absolute(bundle: string, path: string): string {

@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import type { ExecCpuAffinity, Process } from "../../src/spec/spec.ts";
@@ -6,6 +6,7 @@ import { covers } from "../conformance/covers.ts";
 import {
   cleanUp,
   cleanUpFile,
+  type Edit,
   exec,
   idle,
   lastLine,
@@ -14,6 +15,7 @@ import {
   results,
   rewrite,
   run,
+  scratchDirectory,
   seenIn,
   startContainer,
 } from "../support/bundle.ts";
@@ -73,6 +75,29 @@ describe("HOME", () => {
       spec.process.user = { uid: 4242, gid: 4242 };
     });
     expect(seen.env.filter((entry) => entry.startsWith("HOME="))).toEqual(["HOME=/"]);
+  });
+
+  test("comes from what is mounted over passwd's directory, which may have none", () => {
+    const home = (edit: Edit) =>
+      probe(
+        (spec) => {
+          spec.process.env = [];
+          spec.process.user = { uid: 1000, gid: 1000 };
+          edit(spec);
+        },
+        [],
+        { root: "shell" },
+      ).env;
+    const etc = mkdtempSync(join(scratchDirectory(), "etc-"));
+    writeFileSync(join(etc, "passwd"), "app:x:1000:1000::/from/the/host:/bin/sh\n");
+    const bind = { destination: "/etc", type: "bind", source: etc, options: ["bind"] };
+    expect(home(() => undefined)).toContain("HOME=/home/app");
+    expect(home(({ mounts }) => mounts.push({ destination: "/etc", type: "tmpfs", source: "tmpfs" }))).toContain(
+      "HOME=/",
+    );
+    expect(home(({ mounts }) => mounts.push(bind))).toContain("HOME=/from/the/host");
+    const file = { ...bind, destination: "/etc/passwd", source: join(etc, "passwd") };
+    expect(home(({ mounts }) => mounts.push(file))).toContain("HOME=/from/the/host");
   });
 
   test("stays as the environment has it", () => {
