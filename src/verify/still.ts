@@ -10,6 +10,8 @@ import { look } from "./look.ts";
  */
 export function lookAround(plan: Plan, pid: number | undefined, layout: CgroupLayout, maker: Seen): Still {
   const made = (path: string) => existsSync(path);
+  // a sysfs has the devices of the network namespace that it was mounted in, proc those of whoever asks
+  const ours = interfaces("/proc/self");
   return {
     ...(pid === undefined ? {} : { process: lookAt(pid, layout) }),
     maker,
@@ -23,7 +25,7 @@ export function lookAround(plan: Plan, pid: number | undefined, layout: CgroupLa
     ),
     devices: plan
       .flatMap((step) => (step.name === "makeEndpoint" ? [step.args.bridge, step.args.hostName] : []))
-      .filter((name) => made(`/sys/class/net/${name}`)),
+      .filter((name) => ours.includes(name)),
   };
 }
 
@@ -50,12 +52,16 @@ function surroundings(pid: number): Surroundings {
   return {
     root: readlinkSync(`${proc}/root`),
     directory: readlinkSync(`${proc}/cwd`),
-    interfaces: read(`${proc}/net/dev`)
-      .split("\n")
-      .flatMap((line) => /^\s*([^\s:]+):/.exec(line)?.[1] ?? []),
+    interfaces: interfaces(proc),
     addresses: addresses(read(`${proc}/net/fib_trie`), read(`${proc}/net/if_inet6`)),
     routes: routes(read(`${proc}/net/route`)),
   };
+}
+
+function interfaces(proc: string): string[] {
+  return read(`${proc}/net/dev`)
+    .split("\n")
+    .flatMap((line) => /^\s*([^\s:]+):/.exec(line)?.[1] ?? []);
 }
 
 /** Local addresses of version 4 out of the kernel's trie, and those of version 6. */

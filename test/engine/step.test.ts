@@ -209,6 +209,37 @@ test("a shell inside is what init is at that moment: its root, its namespaces, i
   expect((await debug.end("quit")).status).toBe(0);
 });
 
+test("the cable to the bridge is seen from both ends when it is there, and gone when that is left", async () => {
+  const debug = await Debugger.start(machine, [IMAGE, "true"]);
+  await debug.ask("break makeEndpoint");
+  await debug.ask("continue");
+  const links = () => machine.network?.run(["ip", "-o", "link"]) ?? "";
+  expect(links()).not.toContain("caisson0");
+  const pid = await debug.process();
+  const told = await debug.ask("next");
+  const address = /\+ address (\d+\.\d+\.\d+\.\d+) /.exec(told)?.[1] ?? "none";
+  expect(readFileSync(`/proc/${pid}/net/fib_trie`, "utf8")).toContain(`|-- ${address}\n`);
+  expect(readFileSync(`/proc/${pid}/net/dev`, "utf8")).toContain("eth0:");
+  expect(told).toMatch(/\+ interface eth0 /);
+  expect(told).toMatch(/\+ the host's caisson0 /);
+  expect(links()).toContain("caisson0");
+  expect((await debug.end("quit")).status).toBe(0);
+  expect(links()).not.toContain("caisson0");
+});
+
+test("the calls of a step are those of the trace, and halts are told as what they are", async () => {
+  const debug = await Debugger.start(machine, ["--name", "walked", ...FLAGS, "/bin/none"]);
+  await debug.ask("break pivotRoot");
+  await debug.ask("continue");
+  await debug.ask("next");
+  expect(await debug.ask("calls")).toMatch(/^ +pivot_root\(.*\) = 0 /m);
+  await debug.end("continue\nquit");
+  const trace = machine.succeeds(["trace", "walked"]);
+  expect(trace).toMatch(/ init +pivotRoot .* ok$/m);
+  expect(trace).toMatch(/ init +standStill +stands still .* ok$/m);
+  expect(trace).toMatch(/ init +findExecutable .* ENOENT$/m);
+});
+
 test("without a step one sees what it was for, and with it goes what needs it", () => {
   const steps = (...lines: string[]) =>
     machine.caisson([
