@@ -1,4 +1,5 @@
 import { ContainerError } from "../error.ts";
+import { portHolders } from "../host/port-holders.ts";
 import { close } from "../kernel/file.ts";
 import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import { formatPort, type PortBinding } from "../network/ports.ts";
@@ -49,10 +50,11 @@ function bindPort(wanted: PortBinding): { binding: PortBinding; socket: number }
       });
     if (result !== EADDRINUSE) throw kernelError("bind", -result, formatPort(wanted));
   }
+  const [holder] = portHolders(wanted.hostPort);
   throw new ContainerError({
     message: `cannot publish ${formatPort(wanted)}: the port is in use`,
     code: "EADDRINUSE",
-    hint: "stop the program that listens there (ss -lntup shows it), or publish another port",
+    hint: `stop ${holder === undefined ? "the program that listens there (ss -lntup shows it)" : `${holder}, which listens there`}, or publish another port`,
   });
 }
 

@@ -68,22 +68,30 @@ const device: Question = ({ step, code }, facts) => {
       );
 };
 
-/** A budget for real-time processes that the cgroup above does not have. */
-const realtime: Question = ({ step, code, call }, facts) => {
-  const writes = step.name === "writeCgroup" && step.args.file.startsWith("cpu.rt_");
-  const schedules = step.name === "setScheduler" && code === "EPERM" && call?.name === "sched_setattr";
-  if (!writes && !schedules) return [];
-  const above = writes ? parentOf(step.args.directory) : "/sys/fs/cgroup/cpu";
-  const budget = facts.text(`${above}/cpu.rt_runtime_us`);
-  const period = facts.text(`${above}/cpu.rt_period_us`);
-  if (budget === undefined)
-    return writes ? [] : innocent("this kernel gives cgroups no budgets of real time (cpu.rt_runtime_us)");
-  return budget === "0" || writes
-    ? refuses(
-        `${above} has ${budget} µs of real time in ${period} µs for itself and all below (cpu.rt_runtime_us)`,
-        `give ${above} a budget, and linux.resources.cpu.realtimeRuntime a part of it`,
-      )
-    : innocent(`${above} has ${budget} µs of real time in ${period} µs`);
+const REALTIME = "cpu.rt_runtime_us";
+
+/** A budget for real-time processes that the cgroup, or the one above, does not have. */
+const realtime: Question = ({ step, code, plan }, facts) => {
+  if (step.name === "writeCgroup" && step.args.file.startsWith("cpu.rt_")) {
+    const above = parentOf(step.args.directory);
+    const [budget, period] = [facts.text(`${above}/${REALTIME}`), facts.text(`${above}/cpu.rt_period_us`)];
+    return budget === undefined
+      ? []
+      : refuses(
+          `${step.args.value} is asked for, and ${above} has ${budget} µs of real time in ${period} µs for itself and all below (${REALTIME})`,
+          `give ${above} a larger budget, and linux.resources.cpu.realtimeRuntime a part of it`,
+        );
+  }
+  if (step.name !== "setScheduler" || code !== "EPERM") return [];
+  const own = plan.flatMap(({ name, args }) => (name === "makeCgroup" ? [String(Reflect.get(args, "path"))] : []));
+  const above = own.map(parentOf).find((path) => facts.text(`${path}/${REALTIME}`) !== undefined);
+  if (above === undefined) return innocent(`this kernel gives cgroups no budgets of real time (${REALTIME})`);
+  return plan.some((each) => each.name === "writeCgroup" && each.args.file === REALTIME)
+    ? innocent("the container's cgroup is given a budget of real time")
+    : refuses(
+        `a new cgroup in ${above} has no real time at all (${REALTIME} is 0), and the container's is given none`,
+        "set linux.resources.cpu.realtimeRuntime and realtimePeriod",
+      );
 };
 
 /** A value that the controller finds out of range. */

@@ -139,20 +139,6 @@ const oomScore: Question = ({ step, code, caller }, facts) => {
   );
 };
 
-/** Descriptors that are all used up. */
-const descriptors: Question = ({ code, caller }, facts) => {
-  if (code === "EMFILE") {
-    const hard = caller.limits["Max open files"];
-    return refuses(
-      `the process has as many descriptors as RLIMIT_NOFILE allows it; the caller's hard limit was ${hard}`,
-      "raise it (ulimit -n), or preserve fewer descriptors",
-    );
-  }
-  if (code !== "ENFILE") return [];
-  const [used, , most] = (facts.text("/proc/sys/fs/file-nr") ?? "").split(/\s+/);
-  return refuses(`the host has ${used} open files, and fs.file-max is ${most}`, "raise fs.file-max");
-};
-
 /** A filesystem without room. */
 const space: Question = (asked, facts) => {
   const { code, call } = asked;
@@ -179,19 +165,6 @@ const space: Question = (asked, facts) => {
     : innocent(`the filesystem of ${place} has ${freeBytes} bytes and ${freeFiles} inodes left`);
 };
 
-/** Mounts that are all used up. */
-const mounts: Question = ({ code, call }, facts) => {
-  if (code !== "ENOSPC" || !["move_mount", "open_tree", "mount", "clone3"].includes(call?.name ?? "")) return [];
-  const most = Number(facts.text("/proc/sys/fs/mount-max") ?? Infinity);
-  const there = facts.mounts().length;
-  return there >= most * 0.9
-    ? refuses(
-        `${there} mounts are to be seen here, and a mount namespace holds ${most} (fs.mount-max)`,
-        "unmount what is not needed (findmnt), bind less recursively, or raise fs.mount-max",
-      )
-    : innocent(`${there} mounts are to be seen here; fs.mount-max is ${most}`);
-};
-
 /** Keys that are all used up. */
 const keys: Question = ({ code, call, caller }, facts) => {
   if (code !== "EDQUOT" || call?.name !== "keyctl") return [];
@@ -207,4 +180,4 @@ const keys: Question = ({ code, call, caller }, facts) => {
     : innocent(`user ${uid} has ${used} of ${most} keys`);
 };
 
-export const LIMITS: readonly Question[] = [namespaces, processes, rlimit, oomScore, descriptors, space, mounts, keys];
+export const LIMITS: readonly Question[] = [namespaces, processes, rlimit, oomScore, space, keys];

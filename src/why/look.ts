@@ -23,7 +23,6 @@ export function lookAround(): Facts {
     objection,
     answerTo,
     namespaces: countNamespaces,
-    portHolders,
     defect: (root, path) =>
       attempt(() => {
         const directory = open(root, O.PATH | O.DIRECTORY);
@@ -166,26 +165,4 @@ function processes(): string[] {
 
 function countNamespaces(file: string): number {
   return new Set(processes().flatMap((pid) => attempt(() => readlinkSync(`/proc/${pid}/ns/${file}`)) ?? [])).size;
-}
-
-/** proc_pid_net(5): the second field of each line is the local address and port in hexadecimal, the tenth the inode. */
-function portHolders(port: number): string[] {
-  const wanted = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
-  const inodes = new Set(
-    ["tcp", "tcp6", "udp", "udp6"].flatMap((table) =>
-      (attempt(() => readFileSync(`/proc/net/${table}`, "utf8")) ?? "").split("\n").flatMap((line) => {
-        const fields = line.trim().split(/\s+/);
-        // 0A: it listens; datagram sockets are in state 07
-        return fields[1]?.endsWith(wanted) === true && ["0A", "07"].includes(fields[3] ?? "") ? [fields[9]] : [];
-      }),
-    ),
-  );
-  return processes().flatMap((pid) => {
-    const links = attempt(() => readdirSync(`/proc/${pid}/fd`)) ?? [];
-    const holds = links.some((fd) => {
-      const [, inode] = /^socket:\[(\d+)\]$/.exec(attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`)) ?? "") ?? [];
-      return inode !== undefined && inodes.has(inode);
-    });
-    return holds ? [`${attempt(() => readFileSync(`/proc/${pid}/comm`, "utf8").trim()) ?? "?"} (pid ${pid})`] : [];
-  });
 }

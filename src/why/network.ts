@@ -12,17 +12,6 @@ const device: Question = ({ step, code }, facts) => {
       );
 };
 
-/** A port that somebody else has. */
-const port: Question = ({ step, code }, facts) => {
-  if (code !== "EADDRINUSE" || step.name !== "publishPorts") return [];
-  return step.args.ports.flatMap(({ hostPort }) => {
-    const holders = facts.portHolders(hostPort);
-    return holders.length === 0
-      ? innocent(`nobody has port ${hostPort} now`)
-      : refuses(`port ${hostPort} is ${holders.join(", ")}'s`, "publish another port, or stop that program");
-  });
-};
-
 /** A kernel parameter that this kernel, or a new network namespace, does not have. */
 const sysctl: Question = ({ step, code }, facts) => {
   if (step.name !== "writeProc" || !step.from.startsWith("/spec/linux/sysctl")) return [];
@@ -41,13 +30,7 @@ const sysctl: Question = ({ step, code }, facts) => {
       `${path} does not take ${JSON.stringify(step.args.text.trim())}; the host's own value is ${JSON.stringify(facts.text(path) ?? "")}`,
       "correct the value in linux.sysctl",
     );
-  if (code === "EPERM" || code === "EACCES") {
-    const mode = walk.found === undefined ? undefined : walk.found.mode & 0o222;
-    return mode === 0
-      ? refuses(`${path} is read-only, for everybody`, "leave it out of linux.sysctl")
-      : innocent(`${path} can be written here`);
-  }
   return [];
 };
 
-export const NETWORK: readonly Question[] = [device, port, sysctl];
+export const NETWORK: readonly Question[] = [device, sysctl];

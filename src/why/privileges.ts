@@ -124,18 +124,6 @@ const filter: Question = ({ code, call, caller }, facts) => {
   );
 };
 
-/** A user namespace that may not change its groups. */
-const groups: Question = (asked, facts) => {
-  if (asked.call?.name !== "setgroups" || asked.code !== "EPERM") return [];
-  const denied = facts.text("/proc/self/setgroups");
-  if (denied === "deny" || asked.plan.some(({ name }) => name === "denySetgroups"))
-    return refuses(
-      `setgroups is denied in this user namespace (/proc/self/setgroups says ${denied})`,
-      "give the container no additional groups, or have ranges of ids mapped by newgidmap (/etc/subgid)",
-    );
-  return innocent("setgroups is allowed here (/proc/self/setgroups says allow)");
-};
-
 /** An id that the container's user namespace does not have. */
 const mapping: Question = ({ step, code, plan }) => {
   if (code !== "EINVAL" || (step.name !== "setIds" && step.name !== "setGroups")) return [];
@@ -162,4 +150,4 @@ const label: Question = ({ step, code, caller, call }, facts) => {
   return innocent(`the caller's own label is ${caller.label ?? "none"}`);
 };
 
-export const PRIVILEGES: readonly Question[] = [capability, userNamespace, filter, groups, mapping, label];
+export const PRIVILEGES: readonly Question[] = [capability, userNamespace, filter, mapping, label];

@@ -49,8 +49,6 @@ export interface Facts {
   answerTo(call: string): string | undefined;
   /** Namespaces of a kind that processes are in, by the file's name below /proc/pid/ns. */
   namespaces(file: string): number;
-  /** Processes that have a socket bound to a port, such as "nginx (pid 812)". */
-  portHolders(port: number): string[];
   /** Why the kernel does not execute a file in a root, by its first bytes; undefined when nothing is wrong with it. */
   defect(root: string, path: string): string | undefined;
   /** The kernel's release. */

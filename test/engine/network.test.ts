@@ -175,7 +175,7 @@ test("a port that another program has is said, and nothing is left", async () =>
   await serve(host, "0.0.0.0", 8080, "other");
   expectFailure(
     machine.caisson(["run", "--rm", "-p", "8080:80", IMAGE, "/bin/true"]),
-    /8080.*port is in use[\s\S]*hint/,
+    /8080.*port is in use[\s\S]*hint +stop python\S* \(pid \d+\), which listens there/,
   );
   expect(machine.containers()).toEqual([]);
 });

@@ -1,7 +1,8 @@
 import { spawnSync } from "node:child_process";
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
+import type { Spec } from "../../src/spec/spec.ts";
 import { template } from "../../src/spec/template.ts";
 import type { Why } from "../../src/why/why.ts";
 import {
@@ -425,6 +426,87 @@ test("processors that the cgroup above does not have are named", () => {
   expect(why.step?.name).toBe("writeCgroup");
   expect(causes(why)).toMatch(
     /has the processors [\d,-]+, and 0,700 asks for 700 as well; the host has [\d,-]+ online/,
+  );
+});
+
+test("values that the cgroup above does not allow, and devices and files that there are not, are found", () => {
+  const resources = (resources: NonNullable<NonNullable<Spec["linux"]>["resources"]>) =>
+    causes(only(({ linux }) => void Object.assign(linux, { resources })));
+  expect(resources({ cpu: { quota: 500, period: 100_000 } })).toMatch(/500 is asked for; .*a quota at least 1000/);
+  expect(resources({ blockIO: { throttleReadBpsDevice: [{ major: 250, minor: 77, rate: 1000 }] } })).toMatch(
+    /there is no block device 250:77: \/sys\/dev\/block has /,
+  );
+  if (!existsSync("/sys/fs/cgroup/blkio/tasks")) return;
+  expect(resources({ blockIO: { leafWeight: 100 } })).toMatch(/has no file blkio\.leaf_weight/);
+});
+
+test("real time that a cgroup does not have is found", ({ skip }) => {
+  skip(!existsSync("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"), "needs a kernel that gives cgroups budgets of real time");
+  const why = only((spec) => {
+    spec.process.scheduler = { policy: "SCHED_FIFO", priority: 10 };
+  });
+  expect(why.step?.name).toBe("setScheduler");
+  expect(causes(why)).toMatch(/a new cgroup in \/sys\/fs\/cgroup\/cpu\S* has no real time at all/);
+  const more = only(({ linux }) => {
+    linux.resources = { cpu: { realtimeRuntime: 990_000 } };
+  });
+  expect(causes(more)).toMatch(/990000 is asked for, and \S+ has \d+ µs of real time/);
+});
+
+test("a cgroup that is in use, read-only, or not handed over is found", () => {
+  const there = idle();
+  const path: Edit = ({ linux }) => {
+    linux.cgroupsPath = `/${there.id}`;
+  };
+  expect(causes(only(path))).toMatch(new RegExp(`/${there.id} has processes in it: \\d+`));
+  kill(there, "KILL");
+  const readonly = whyNot(makeBundle(), {
+    through: ALONE,
+    before: "for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do mount -o remount,ro,bind $d 2>/dev/null; done",
+  });
+  expect(causes(readonly)).toMatch(/\/sys\/fs\/cgroup\S* is mounted read-only/);
+  const foreign = rootless(({ linux }) => {
+    linux.cgroupsPath = "/nobodys";
+  });
+  expect(causes(whyNot(foreign, { asking: quoted(USER) }))).toMatch(
+    /belongs to 0:0 with mode \d+: it was not handed over/,
+  );
+});
+
+test("a filesystem whose ids cannot be mapped is found, and what it is", () => {
+  const why = only((spec) => {
+    spec.linux.namespaces = [...(spec.linux.namespaces ?? []), { type: "user" }];
+    spec.linux.uidMappings = [{ containerID: 0, hostID: 100_000, size: 1000 }];
+    spec.linux.gidMappings = [{ containerID: 0, hostID: 100_000, size: 1000 }];
+    spec.mounts.push({ destination: "/mnt", type: "bind", source: "/proc/sys", options: ["bind", "idmap"] });
+  });
+  expect(causes(why)).toMatch(/the ids of this cannot be mapped: \/proc\/sys is on \/proc\S* \(proc,/);
+});
+
+test("keys that are all used up are counted", () => {
+  const script = join(scratchDirectory(), "keys.py");
+  writeFileSync(
+    script,
+    `import ctypes, os, sys
+os.setgroups([]), os.setresgid(*[${GID}] * 3), os.setresuid(*[${UID}] * 3)
+libc = ctypes.CDLL(None)
+libc.syscall(250, 1, None)
+n = 0
+while libc.syscall(248, b"user", b"caisson-%d" % n, b"x", 1, -3) >= 0: n += 1
+os.execvp(sys.argv[1], sys.argv[1:])
+`,
+  );
+  const why = whyNot(rootless(), { through: ["python3", script] });
+  expect(why).toMatchObject({ code: "EDQUOT", step: { name: "joinKeyring" } });
+  expect(causes(why)).toMatch(new RegExp(`user ${UID} has \\d+ of \\d+ keys`));
+});
+
+test("a value that a kernel parameter does not take is told beside the host's", () => {
+  const why = only(({ linux }) => {
+    linux.sysctl = { "kernel.shm_rmid_forced": "many" };
+  });
+  expect(causes(why)).toMatch(
+    /\/proc\/sys\/kernel\/shm_rmid_forced does not take "many"; the host's own value is "\d"/,
   );
 });
 
