@@ -51,7 +51,9 @@ describe("the environment", () => {
   });
 
   test("of files that cannot be meant is refused, with the line", () => {
-    expectFailure(run(["--env-file", "/no/such"]), /environment file \/no\/such: ENOENT/);
+    // Node 20 looks for --env-file among our words, too, and ends where it finds no such file
+    if (process.env.CAISSON_BIN !== "node")
+      expectFailure(run(["--env-file", "/no/such"]), /environment file \/no\/such: ENOENT/);
     expectFailure(run(["--env-file", file("A=1\nB C=2\n")]), /line 2 of .*no blanks/);
     expectFailure(run(["--env-file", file("=x\n")]), /line 1 of .*is missing/);
   });
