@@ -84,7 +84,10 @@ function write(stream: 1 | 2, text: string): void {
       done += writeSync(stream, bytes, done);
     } catch (error) {
       const code = error instanceof Error && "code" in error ? error.code : undefined;
-      if (code === "EAGAIN") continue;
+      if (code === "EAGAIN") {
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+        continue;
+      }
       if (code === "EPIPE") return;
       throw error;
     }

@@ -1,6 +1,6 @@
 import { ContainerError } from "../error.ts";
 import type { Signals } from "../execute/signals.ts";
-import { close } from "../kernel/file.ts";
+import { close, O } from "../kernel/file.ts";
 import { type Ending, POLLHUP, POLLIN, POLLOUT, reap, signal, wait } from "../kernel/process.ts";
 import { receive } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
@@ -13,6 +13,10 @@ const { pid } = process;
 
 const SIGWINCH = 28;
 const CHUNK_BYTES = 32 * 1024;
+const PIPE_BUF = 4096;
+const F_SETFL = 4;
+const EINTR = 4;
+const EAGAIN = 11;
 
 /** Takes the master of the container's terminal from the socket that init sends it on. */
 export function takeTerminal(socket: number): number {
@@ -50,32 +54,69 @@ function awaitEnding(pidfd: number, signals: Signals, notify: Notify | undefined
   }
 }
 
+/** Neither side's reader may be slow: who does not read, stops what would fill its pipe, and nothing else. */
 function copyTerminal(pidfd: number, signals: Signals, master: number, notify: Notify | undefined): Ending {
   const buffer = Buffer.alloc(CHUNK_BYTES);
-  let input = true;
+  const [shown, typed] = [new Outlet(1), new Outlet(master)];
+  let [input, over] = [true, false];
+  tryCall("fcntl", master, F_SETFL, O.RDWR | O.NONBLOCK);
   fitTerminal(master);
   for (;;) {
-    const [ended = 0, , output = 0, said = 0, typed = 0] = wait([
-      ...[pidfd, signals.descriptor, master, notify?.descriptor ?? -1],
-      ...(input ? [0] : []),
-    ]);
+    const asked: [fd: number, events: number][] = [
+      [over ? -1 : pidfd, POLLIN],
+      [signals.descriptor, POLLIN],
+      [shown.full && !typed.full ? -1 : master, (shown.full ? 0 : POLLIN) | (typed.full ? POLLOUT : 0)],
+      [notify?.descriptor ?? -1, POLLIN],
+      [input && !typed.full ? 0 : -1, POLLIN],
+      [shown.full ? 1 : -1, POLLOUT],
+    ];
+    const [ended = 0, told = 0, inside = 0, said = 0, keys = 0, room = 0] = wait(
+      asked.map(([fd]) => fd),
+      over && !shown.full ? 0 : -1,
+      asked.map(([, events]) => events),
+    );
+    // nobody waits for a reader longer than for the container itself
+    if (over && told !== 0) return reap(pidfd) ?? { status: 0, signal: 0 };
     forward(signals, pidfd, master);
     if (said !== 0) notify?.take(pid);
-    if (typed !== 0) {
-      const length = tryCall("read", 0, buffer, buffer.length);
-      if (length > 0) writeAll(master, buffer.subarray(0, length));
-      else input = false;
-    }
-    if ((output & POLLIN) !== 0) {
-      const length = tryCall("read", master, buffer, buffer.length);
-      if (length > 0) writeAll(1, buffer.subarray(0, length));
-    }
+    if (room !== 0) shown.flush();
+    if (typed.full && inside !== 0) typed.flush();
+    if (keys !== 0) input = typed.fill(0, buffer);
+    if (!shown.full && (inside & POLLIN) !== 0) shown.fill(master, buffer);
+    over ||= ended !== 0;
     // what it wrote before it ended is still in the terminal
-    if (ended !== 0 && (output & POLLIN) === 0) {
-      const ending = reap(pidfd);
-      if (ending !== undefined) return ending;
-    }
-    if (ended === 0 && (output & POLLHUP) !== 0 && (output & POLLIN) === 0) return awaitEnding(pidfd, signals, notify);
+    if (shown.full || (inside & POLLIN) !== 0) continue;
+    const ending = over && ended === 0 ? reap(pidfd) : undefined;
+    if (ending !== undefined) return ending;
+    if (!over && (inside & POLLHUP) !== 0) return awaitEnding(pidfd, signals, notify);
+  }
+}
+
+/** Bytes on their way into a descriptor that may be full. */
+class Outlet {
+  readonly #fd: number;
+  #bytes = new Uint8Array();
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  get full(): boolean {
+    return this.#bytes.length > 0;
+  }
+
+  /** Takes what can be read from a descriptor. @returns whether there was something */
+  fill(from: number, buffer: Uint8Array): boolean {
+    const length = tryCall("read", from, buffer, buffer.length);
+    if (length > 0) this.#bytes = buffer.slice(0, length);
+    return length > 0;
+  }
+
+  /** Writes no more than a pipe that is said to have room surely takes: pipe(7), PIPE_BUF. */
+  flush(): void {
+    const wrote = tryCall("write", this.#fd, this.#bytes, Math.min(this.#bytes.length, PIPE_BUF));
+    if (wrote > 0) this.#bytes = this.#bytes.subarray(wrote);
+    else if (wrote !== -EAGAIN && wrote !== -EINTR) this.#bytes = new Uint8Array(); // nobody reads any more
   }
 }
 
@@ -97,14 +138,4 @@ export function fitProcess<P extends Process>(process: P): P {
 function fitTerminal(master: number): void {
   const size = terminalSize(0) ?? terminalSize(1);
   if (size !== undefined) resizeTerminal(master, size);
-}
-
-/** Writes all of it, whether the descriptor blocks or not. */
-function writeAll(fd: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; ) {
-    const wrote = tryCall("write", fd, bytes.subarray(done), bytes.length - done);
-    if (wrote > 0) done += wrote;
-    else if (wrote === -11) wait([fd], -1, [POLLOUT]);
-    else if (wrote !== -4) return; // nobody reads any more
-  }
 }

@@ -2,6 +2,12 @@ import { ContainerError } from "../error.ts";
 import { addon } from "./addon.ts";
 import { call, kernelError, tryCall } from "./syscall.ts";
 
+const SOL_SOCKET = 1;
+const SO_SNDTIMEO = 21;
+const EINTR = 4;
+const EAGAIN = 11;
+/** How long a listener that is there may take. */
+const STREAM_PATIENCE_S = 10;
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
@@ -57,17 +63,33 @@ export function connectIn(directory: number, name: string): number {
   return connect(`/proc/self/fd/${directory}/${name}`, SOCK_SEQPACKET);
 }
 
-/** Connects to a stream socket, such as --console-socket. @throws ContainerError */
+/**
+ * Connects to a stream socket, such as --console-socket. Whoever listens there has ten seconds to take a connection, and
+ * as long for what is sent, also by whom the socket is given to. @throws ContainerError
+ */
 export function connectStream(path: string): number {
-  const socket = connect(path, SOCK_STREAM);
+  const socket = connect(path, SOCK_STREAM, STREAM_PATIENCE_S);
+  if (socket === -EAGAIN)
+    throw new ContainerError({
+      message: `cannot connect to ${path}: who listens there has taken no connection within ${STREAM_PATIENCE_S} s`,
+      code: "ETIMEDOUT",
+      path,
+    });
   if (socket < 0) throw kernelError("connect", -socket, path);
   return socket;
 }
 
-function connect(path: string, type: number): number {
+function connect(path: string, type: number, patienceS = 0): number {
   const socket = call("socket", AF_UNIX, type | SOCK_CLOEXEC, 0);
   const address = unixAddress(path);
-  const result = tryCall("connect", socket, address, address.length);
+  if (patienceS > 0) {
+    const time = new Uint8Array(new BigInt64Array([BigInt(patienceS), 0n]).buffer);
+    call("setsockopt", socket, SOL_SOCKET, SO_SNDTIMEO, time, time.length);
+  }
+  let result: number;
+  // with a limit to the wait, a signal ends it: signal(7)
+  do result = tryCall("connect", socket, address, address.length);
+  while (result === -EINTR);
   if (result >= 0) return socket;
   call("close", socket);
   return result;

@@ -1,4 +1,4 @@
-import { appendFileSync, chmodSync, mkdirSync } from "node:fs";
+import { chmodSync, closeSync, constants, mkdirSync, openSync, writeSync } from "node:fs";
 import { ContainerError } from "../../error.ts";
 import { inUserNamespace } from "../../host/host.ts";
 import { SIGNALS } from "../../linux/signals.ts";
@@ -6,6 +6,7 @@ import { print, say } from "../print.ts";
 import { type Flags, flagHelp, flagsFirst, parseFlags, type Words } from "./flags.ts";
 
 const { env, geteuid } = process;
+const { O_APPEND, O_CREAT, O_NONBLOCK, O_WRONLY } = constants;
 
 /** What each command gets beside its own words. */
 export interface Globals {
@@ -161,7 +162,7 @@ function checkGlobals(flags: Words<typeof GLOBAL_FLAGS>["flags"]): void {
   if (!/^(?:auto|true|false|[tTfF10]|TRUE|FALSE|True|False|)$/.test(flags.rootless ?? ""))
     throw new ContainerError({ message: `invalid value for --rootless: ${flags.rootless}`, code: "ERR_USAGE" });
   // a log that cannot be written is said before anything is done
-  if (flags.log !== undefined) appendFileSync(flags.log, "");
+  if (flags.log !== undefined) appendLog(flags.log, "");
 }
 
 /** Among its flags, not among another program's words. */
@@ -243,8 +244,28 @@ interface Log {
 function debug({ path, json, debug: wanted }: Log, msg: string): void {
   if (!wanted) return;
   const line = logLine(json, "debug", msg);
-  if (path === undefined) say(line);
-  else appendFileSync(path, `${line}\n`);
+  try {
+    if (path === undefined) say(line);
+    else appendLog(path, `${line}\n`);
+  } catch {
+    // what is told for its own sake stops nothing
+  }
+}
+
+/** A log can be a pipe that nobody reads: what finds no room in it goes to the error stream, where that says why. */
+function appendLog(path: string, text: string): void {
+  try {
+    const file = openSync(path, O_APPEND | O_CREAT | O_NONBLOCK | O_WRONLY, 0o666);
+    try {
+      writeSync(file, text);
+    } finally {
+      closeSync(file);
+    }
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException; // node:fs throws nothing else
+    const hint = code === "ENXIO" ? "it is a pipe, or a socket, that nobody reads" : undefined;
+    throw new ContainerError({ message: `cannot write to the log ${path}: ${code}`, code, path, hint, cause });
+  }
 }
 
 function logLine(json: boolean, level: string, msg: string, fields = {}): string {
@@ -268,7 +289,7 @@ function writeLog(level: "error" | "warning", msg: string, fields: object, { pat
   const line = logLine(json, level, msg, fields);
   if (path !== undefined) {
     try {
-      appendFileSync(path, `${line}\n`);
+      appendLog(path, `${line}\n`);
       if (level === "warning") return;
     } catch {
       // the error stream has it, too

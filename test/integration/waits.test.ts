@@ -1,0 +1,130 @@
+import { execFileSync, spawn } from "node:child_process";
+import { closeSync, constants, openSync, readFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, afterEach, expect, test } from "vitest";
+import { covers } from "../conformance/covers.ts";
+import {
+  alive,
+  cleanUp,
+  cleanUpFile,
+  create,
+  makeBundle,
+  remove,
+  run,
+  runtime,
+  runtimeCommand,
+  scratchDirectory,
+  start,
+  state,
+  stateRoot,
+  until,
+} from "../support/bundle.ts";
+
+// Whoever does not answer, read or live any more: nobody waits for them without end.
+
+afterEach(cleanUp);
+afterAll(cleanUpFile);
+
+test("a container whose init is killed between create and start is told to have stopped", () => {
+  const bundle = makeBundle();
+  expect(create(bundle).status).toBe(0);
+  process.kill(state(bundle).pid, "SIGKILL");
+  until("it has stopped", () => state(bundle).status === "stopped");
+  expect(start(bundle)).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("cannot start a container that has stopped"),
+  });
+  expect(remove(bundle)).toEqual({ status: 0, stdout: "", stderr: "" });
+});
+
+test("a terminal's output that nobody reads keeps no signal, and not the end", async () => {
+  const bundle = makeBundle(
+    (spec) => {
+      spec.process.terminal = true;
+      // in a pid namespace of its own the kernel would keep from it what it does not handle
+      spec.linux.namespaces = spec.linux.namespaces?.filter(({ type }) => type !== "pid") ?? [];
+      spec.process.args = ["/bin/sh", "-c", "while :; do echo 0123456789; done"];
+    },
+    { root: "shell" },
+  );
+  const [command = "", ...words] = runtimeCommand();
+  const child = spawn(command, [...words, "--root", stateRoot(), "run", "--bundle", bundle.path, bundle.id], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const ended = new Promise((resolve) => child.once("exit", (code) => resolve(code)));
+  until("it runs", () => runtime(["state", bundle.id]).stdout.includes('"running"'));
+  const { pid } = state(bundle);
+  const written = () => /^wchar: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1];
+  let before: string | undefined;
+  until("it is kept from writing", () => {
+    const same = before === written();
+    before = written();
+    if (!same) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300);
+    return same && before !== undefined && before !== "0";
+  });
+  child.kill("SIGTERM");
+  until("the container has ended", () => !alive(pid));
+  expect(child.exitCode).toBe(null);
+  child.kill("SIGTERM");
+  expect(await ended).toBe(128 + 15);
+});
+
+test("a log that nobody reads stops nothing: the error stream has it", () => {
+  covers("--log");
+  const pipe = join(scratchDirectory(), "log");
+  execFileSync("mkfifo", [pipe]);
+  const unread = runtime(["--log", pipe, "state", "absent"]);
+  expect(unread).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("a pipe, or a socket, that nobody reads"),
+  });
+  const reader = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+  try {
+    expect(() => {
+      for (;;) writeSync(reader, Buffer.alloc(4096));
+    }).toThrow("EAGAIN");
+    const full = runtime(["--log", pipe, "--debug", "state", "absent"]);
+    expect(full).toMatchObject({ status: 1, stderr: expect.stringContaining("container does not exist") });
+  } finally {
+    closeSync(reader);
+  }
+});
+
+test("a console socket that takes no connection is given up, and nothing is left", () => {
+  const bundle = makeBundle((spec) => {
+    spec.process.terminal = true;
+  });
+  const path = join(bundle.path, "console");
+  const busy = spawn("python3", [
+    "-c",
+    `import socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(0)
+callers = []
+try:
+  while True:
+    callers.append(socket.socket(socket.AF_UNIX))
+    callers[-1].setblocking(False)
+    callers[-1].connect(sys.argv[1])
+except BlockingIOError:
+  open(sys.argv[1] + ".full", "w").write("yes")
+time.sleep(60)`,
+    path,
+  ]);
+  try {
+    until("nobody else gets in", () => {
+      try {
+        return readFileSync(`${path}.full`, "utf8") === "yes";
+      } catch {
+        return false;
+      }
+    });
+    const { status, stderr } = run(bundle, {}, "--detach", "--console-socket", path);
+    expect(status).toBe(1);
+    expect(stderr).toContain(`cannot connect to ${path}: who listens there has taken no connection within 10 s`);
+    expect(runtime(["list", "--quiet"]).stdout).not.toContain(bundle.id);
+  } finally {
+    busy.kill("SIGKILL");
+  }
+});
