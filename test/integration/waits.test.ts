@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from "node:child_process";
-import { closeSync, constants, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
@@ -8,6 +8,7 @@ import {
   cleanUp,
   cleanUpFile,
   create,
+  execDetached,
   makeBundle,
   remove,
   run,
@@ -127,4 +128,30 @@ time.sleep(60)`,
   } finally {
     busy.kill("SIGKILL");
   }
+});
+
+test("a process that the kernel does not let go is named, and what is left can be deleted later", ({ skip }) => {
+  skip(!existsSync("/dev/fuse"), "needs /dev/fuse, for a file system that does not answer");
+  const bundle = makeBundle((spec) => {
+    spec.process.args = ["/bin/probe", "--sleep", "60"];
+    spec.mounts.push({ destination: "/mute", type: "bind", source: "mute", options: ["bind"] });
+  });
+  const [directory, asked] = [join(bundle.path, "mute"), join(bundle.path, "asked")];
+  mkdirSync(directory);
+  const files = spawn("python3", [join(import.meta.dirname, "../support/mute-files.py"), directory, asked]);
+  try {
+    until("the file system is there", () => existsSync(asked));
+    expect(create(bundle, { through: ["nsenter", `--mount=/proc/${files.pid}/ns/mnt`] }).status).toBe(0);
+    expect(start(bundle).status).toBe(0);
+    expect(execDetached(bundle, [], ["/bin/probe", "--read", "/mute/file"]).status).toBe(0);
+    until("somebody looks for a file", () => !existsSync(asked));
+    const { status, stderr } = remove(bundle, "--force");
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/process \d+ did not end within 10 s of being killed: process \d+ .* \(state D\)/);
+    expect(runtime(["list", "--quiet"]).stdout).toContain(bundle.id);
+  } finally {
+    files.kill("SIGKILL");
+  }
+  until("the kernel lets it go", () => state(bundle).status === "stopped");
+  expect(remove(bundle, "--force")).toEqual({ status: 0, stdout: "", stderr: "" });
 });
