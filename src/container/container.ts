@@ -18,7 +18,7 @@ import { makeAnonymousTrace, makeTrace, openTrace, tryOpenTrace } from "../execu
 import { detectHost, mayEnter, setgroupsOf } from "../host/host.ts";
 import { addon } from "../kernel/addon.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
-import { bootId, kin, reap, signal, startTime } from "../kernel/process.ts";
+import { bootId, endDeadline, kin, reap, signal, startTime } from "../kernel/process.ts";
 import { connectIn } from "../kernel/socket.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { sayWithheld, withheldCapabilities } from "../plan/capabilities.ts";
@@ -400,6 +400,7 @@ export class Container {
   /** @returns what went wrong; all of it is tried, and hooks run once nothing is left */
   #takeBack(store: Store, record: Record, release: Deletion["release"], warn: Warn | undefined): unknown[] {
     const { steps, cgroups, unit } = record;
+    const deadline = endDeadline();
     const failures = tryAll([
       () => {
         addon().traceStep(steps.endpoint, true);
@@ -407,7 +408,7 @@ export class Container {
       },
       ...cgroups.map(({ path }) => () => {
         addon().traceStep(steps.cgroups[path] ?? -1, true);
-        removeCgroup(path);
+        removeCgroup(path, deadline);
       }),
       () => {
         if (unit === undefined) return;

@@ -5,7 +5,7 @@ import { ContainerError } from "../error.ts";
 import { attachDeviceProgram } from "../kernel/bpf.ts";
 import { AT_FDCWD, AT_REMOVEDIR, close, O, open, sealedFile } from "../kernel/file.ts";
 import { cloneTree, setAttributes } from "../kernel/mount.ts";
-import { awaitEnd, wait } from "../kernel/process.ts";
+import { awaitEnd, endDeadline, wait } from "../kernel/process.ts";
 import { connectStream, listenIn, send, socketPair } from "../kernel/socket.ts";
 import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import { MOUNT_ATTR } from "../linux/mount-options.ts";
@@ -239,22 +239,25 @@ export function undoHostStep(step: HostStep, context: HostContext): void {
   handlerOf(step).undo?.(step.args as never, context);
 }
 
-/** Removes a container's cgroup with whatever is in it; can be repeated. */
-export function removeCgroup(path: string): void {
+/**
+ * Removes a container's cgroup with whatever is in it; can be repeated.
+ * @param deadline for its processes to end; one for all cgroups, as the same processes are in each
+ */
+export function removeCgroup(path: string, deadline = endDeadline()): void {
   // the usual case: nothing is in there any more
   if (tryCall("unlinkat", AT_FDCWD, path, AT_REMOVEDIR) < 0)
-    removeDirectories([path], { exit: awaitExits, change: awaitChange });
+    removeDirectories([path], { exit: (pids) => awaitExits(pids, deadline), change: awaitChange });
   // the parent of the engine's containers goes with the last of them; other parents are somebody else's
   if (basename(dirname(path)) === "caisson") removeEmptyDirectories([dirname(path)]);
 }
 
 /** Waits until none of these processes lives. */
-export function awaitExits(pids: readonly number[]): void {
+export function awaitExits(pids: readonly number[], deadline = endDeadline()): void {
   for (const pid of pids) {
     const pidfd = tryCall("pidfd_open", pid, 0);
     if (pidfd < 0) continue;
     try {
-      awaitEnd(pidfd, pid);
+      awaitEnd(pidfd, pid, deadline);
     } finally {
       close(pidfd);
     }

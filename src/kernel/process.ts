@@ -91,9 +91,14 @@ export function wait(descriptors: number[], timeoutMs = -1, events?: number[]): 
 /** How long a process that was killed may take to end: in the kernel's hands it cannot be hurried. */
 const END_MS = 10_000;
 
+/** By when a process that is killed now has to have ended. */
+export function endDeadline(): number {
+  return Date.now() + END_MS;
+}
+
 /** Waits for the end of a process that was killed. @throws ContainerError ETIMEDOUT, with what keeps it */
-export function awaitEnd(pidfd: number, pid: number): void {
-  const [ended] = wait([pidfd], END_MS);
+export function awaitEnd(pidfd: number, pid: number, deadline = endDeadline()): void {
+  const [ended] = wait([pidfd], Math.max(deadline - Date.now(), 0));
   if (ended !== 0) return;
   // the first process of a pid namespace ends after all others
   const stuck = kin(pid).find((each) => processState(each) === "D");
