@@ -62,6 +62,7 @@ function copyTerminal(pidfd: number, signals: Signals, master: number, notify: N
   tryCall("fcntl", master, F_SETFL, O.RDWR | O.NONBLOCK);
   fitTerminal(master);
   for (;;) {
+    const listening = !shown.full;
     const asked: [fd: number, events: number][] = [
       [over ? -1 : pidfd, POLLIN],
       [signals.descriptor, POLLIN],
@@ -85,7 +86,7 @@ function copyTerminal(pidfd: number, signals: Signals, master: number, notify: N
     if (!shown.full && (inside & POLLIN) !== 0) shown.fill(master, buffer);
     over ||= ended !== 0;
     // what it wrote before it ended is still in the terminal
-    if (shown.full || (inside & POLLIN) !== 0) continue;
+    if (!listening || shown.full || (inside & POLLIN) !== 0) continue;
     const ending = over && ended === 0 ? reap(pidfd) : undefined;
     if (ending !== undefined) return ending;
     if (!over && (inside & POLLHUP) !== 0) return awaitEnding(pidfd, signals, notify);

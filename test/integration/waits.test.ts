@@ -71,6 +71,19 @@ test("a terminal's output that nobody reads keeps no signal, and not the end", a
   expect(await ended).toBe(128 + 15);
 });
 
+test("all that a terminal's program has written arrives, also after its end", () => {
+  const bundle = makeBundle(
+    (spec) => {
+      spec.process.terminal = true;
+      spec.process.args = ["/bin/sh", "-c", "i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); done"];
+    },
+    { root: "shell" },
+  );
+  const { status, stdout } = run(bundle);
+  expect(status).toBe(0);
+  expect(stdout.split("\r\n")).toEqual([...Array.from({ length: 4000 }, (_, i) => `line ${i}`), ""]);
+});
+
 test("a log that nobody reads stops nothing: the error stream has it", () => {
   covers("--log");
   const pipe = join(scratchDirectory(), "log");
