@@ -71,17 +71,20 @@ test("a terminal's output that nobody reads keeps no signal, and not the end", a
   expect(await ended).toBe(128 + 15);
 });
 
-test("all that a terminal's program has written arrives, also after its end", () => {
+test("all that a terminal's program has written arrives, however late it is read", () => {
+  const count = 6600;
   const bundle = makeBundle(
     (spec) => {
       spec.process.terminal = true;
-      spec.process.args = ["/bin/sh", "-c", "i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); done"];
+      spec.process.args = ["/bin/sh", "-c", `i=0; while [ $i -lt ${count} ]; do echo line $i; i=$((i+1)); done`];
     },
     { root: "shell" },
   );
-  const { status, stdout } = run(bundle);
+  // more than a pipe holds, and less than that and a terminal: the program ends before anything is read
+  const late = ["sh", "-c", '"$@" | { sleep 4; cat; }', "sh"];
+  const { status, stdout } = run(bundle, { through: late });
   expect(status).toBe(0);
-  expect(stdout.split("\r\n")).toEqual([...Array.from({ length: 4000 }, (_, i) => `line ${i}`), ""]);
+  expect(stdout.split("\r\n")).toEqual([...Array.from({ length: count }, (_, i) => `line ${i}`), ""]);
 });
 
 test("a log that nobody reads stops nothing: the error stream has it", () => {
