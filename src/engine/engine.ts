@@ -15,6 +15,7 @@ import { capabilityNames } from "../linux/capabilities.ts";
 import type { BridgeEndpoint } from "../network/bridge.ts";
 import {
   endpointOf,
+  foreseeEndpoint,
   makeEndpoint,
   publishPorts,
   releaseEndpoint,
@@ -83,7 +84,12 @@ export class Engine {
 
   /** What the plan of a container that is not made is compiled from. */
   define(container: ContainerJson): Definition {
-    return { ...this.#definition(container, this.containers.directory(container.id), undefined), preserved: 0 };
+    const { id, hostConfig } = container;
+    const endpoint =
+      hostConfig.NetworkMode === "bridge"
+        ? foreseeEndpoint(this.places.data, id, hostConfig.PortBindings.flatMap(parsePublish))
+        : undefined;
+    return { ...this.#definition(container, this.containers.directory(id), endpoint), preserved: 0 };
   }
 
   /**

@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { ContainerError } from "../error.ts";
 import { close, lock, O, open, sealedFile } from "../kernel/file.ts";
 import { bootId, openProcess, reap, spawn } from "../kernel/process.ts";
@@ -33,24 +34,31 @@ const INTERFACE = "eth0";
 /** Chooses a container's address and records it, so that a crash from here on can be found. @returns the plan's argument */
 export function reserveEndpoint(data: string, container: string, ports: readonly PortBinding[]): EndpointArgs {
   return locked(data, (state) => {
-    const current = usable(state) ?? {
-      ...newBridge(withSocket(freeSubnet), bootId()),
-      // remembered before it is changed: whoever is killed in between leaves a host that can be put right
-      sysctls: endpoint.sysctlsBefore(SYSCTLS),
-    };
-    const { state: next, endpoint: reserved } = withEndpoint(current, container, ports);
-    const args = {
-      container,
-      bridge: BRIDGE_NAME,
-      subnet: next.subnet,
-      gateway: next.gateway,
-      address: reserved.address,
-      mac: reserved.mac,
-      hostName: reserved.hostName,
-      ports: reserved.ports,
-    };
+    const { state: next, args } = choose(state, container, ports);
     return { state: next, result: args };
   });
+}
+
+/** What a container would get now; nothing is recorded, and somebody else may come first. */
+export function foreseeEndpoint(data: string, container: string, ports: readonly PortBinding[]): EndpointArgs {
+  return choose(readState(data), container, ports).args;
+}
+
+function choose(
+  state: BridgeState | undefined,
+  container: string,
+  ports: readonly PortBinding[],
+): { state: BridgeState; args: EndpointArgs } {
+  const current = usable(state) ?? {
+    ...newBridge(withSocket(freeSubnet), bootId()),
+    // remembered before it is changed: whoever is killed in between leaves a host that can be put right
+    sysctls: endpoint.sysctlsBefore(SYSCTLS),
+  };
+  const { state: next, endpoint: reserved } = withEndpoint(current, container, ports);
+  const { address, mac, hostName } = reserved;
+  const { subnet, gateway } = next;
+  const args = { container, bridge: BRIDGE_NAME, subnet, gateway, address, mac, hostName, ports: reserved.ports };
+  return { state: next, args };
 }
 
 function freeSubnet(socket: endpoint.NetlinkSocket): Subnet {
@@ -152,24 +160,21 @@ function removeRules({ chains }: BridgeState, id: string, { address, ports }: Br
 
 /** The containers that have an endpoint. */
 export function reservedContainers(data: string): string[] {
-  const path = `${data}/networks/bridge.json`;
-  return existsSync(path) ? Object.keys(parseState(readFileSync(path, "utf8")).endpoints) : [];
+  return Object.keys(readState(data)?.endpoints ?? {});
 }
 
 /** A container's place on the bridge. */
 export function endpointOf(data: string, container: string): BridgeEndpoint | undefined {
-  const path = `${data}/networks/bridge.json`;
-  if (!existsSync(path)) return;
-  const { endpoints } = parseState(readFileSync(path, "utf8"));
+  const { endpoints = {} } = readState(data) ?? {};
   return Object.hasOwn(endpoints, container) ? endpoints[container] : undefined;
 }
 
 /** Takes back a container's endpoint, whatever has become of it. */
 export function releaseEndpoint(data: string, container: string): void {
-  const path = `${data}/networks/bridge.json`;
-  if (!existsSync(path)) return;
-  const { endpoints, subnet, gateway } = parseState(readFileSync(path, "utf8"));
-  const reserved = Object.hasOwn(endpoints, container) ? endpoints[container] : undefined;
+  const state = readState(data);
+  if (state === undefined || !Object.hasOwn(state.endpoints, container)) return;
+  const { endpoints, subnet, gateway } = state;
+  const reserved = endpoints[container];
   if (reserved !== undefined) removeEndpoint({ container, bridge: BRIDGE_NAME, subnet, gateway, ...reserved }, data);
 }
 
@@ -188,13 +193,23 @@ function usable(state: BridgeState | undefined): BridgeState | undefined {
   return state === undefined || state.bootId !== bootId() || isEmpty(state) ? undefined : state;
 }
 
+function pathOf(data: string): string {
+  return `${data}/networks/bridge.json`;
+}
+
+/** undefined before the first container */
+function readState(data: string): BridgeState | undefined {
+  const path = pathOf(data);
+  return existsSync(path) ? parseState(readFileSync(path, "utf8")) : undefined;
+}
+
 function locked<T>(
   data: string,
   work: (state: BridgeState | undefined, save: (state: BridgeState) => void) => { state?: BridgeState; result?: T },
 ): T {
-  const directory = `${data}/networks`;
+  const path = pathOf(data);
+  const directory = dirname(path);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const path = `${directory}/bridge.json`;
   const save = (state: BridgeState) => {
     writeFileSync(`${path}.new`, formatState(state), { mode: 0o600 });
     renameSync(`${path}.new`, path);
@@ -202,8 +217,7 @@ function locked<T>(
   const held = open(directory, O.RDONLY | O.DIRECTORY);
   try {
     lock(held, true);
-    const before = existsSync(path) ? parseState(readFileSync(path, "utf8")) : undefined;
-    const { state, result } = work(before, save);
+    const { state, result } = work(readState(data), save);
     if (state !== undefined) save(state);
     return result as T; // work gives one whenever its caller uses it
   } finally {

@@ -665,6 +665,21 @@ describe("exit statuses", () => {
     expect(readdirSync(machine.data).sort()).toEqual(before);
     expectPlainWords(machine.caisson(["explain", "caisson/nowhere"]).stderr);
   });
+
+  test("explain has the steps of a run, those of the network too", () => {
+    const words = ["--network", "bridge", "-p", "8080:80", "-p", "81", "caisson/quickstart", "/bin/true"];
+    const { steps }: { steps: { step: string; says: string }[] } = JSON.parse(
+      machine.succeeds(["explain", "--json", ...words]),
+    );
+    machine.succeeds(["run", "--name", "explained", ...words]);
+    const traced = machine
+      .succeeds(["trace", "--json", "explained"])
+      .split("\n")
+      .map((line): { step: string; undo?: boolean } => JSON.parse(line));
+    machine.succeeds(["rm", "explained"]);
+    expect(steps.map(({ step }) => step)).toEqual(traced.filter(({ undo }) => undo !== true).map(({ step }) => step));
+    expect(steps.find(({ step }) => step === "publishPorts")?.says).toContain("8080→80/tcp, a free port→81/tcp");
+  });
 });
 
 /** A value in a cgroup of a process, in version 1's hierarchies or version 2's. */
