@@ -52,6 +52,11 @@ export function unitOf(cgroupsPath: string | undefined, id: string, user: boolea
   return { name: unit, slice: slice === "" ? (user ? "user.slice" : "system.slice") : slice };
 }
 
+/** Whether the unit has no processes of its own making: systemd puts none into a slice. */
+export function isSlice({ name }: Unit): boolean {
+  return name.endsWith(".slice");
+}
+
 /** Where a slice is beneath its manager's cgroup: "a-b.slice" is /a.slice/a-b.slice. systemd.slice(5) @throws ContainerError */
 export function slicePath(slice: string): string {
   const name = slice.endsWith(".slice") ? slice.slice(0, -".slice".length) : "";
@@ -62,15 +67,17 @@ export function slicePath(slice: string): string {
 }
 
 /** The path of a unit's cgroup in every hierarchy. */
-export function unitPath({ name, slice }: Unit, { controlGroup }: Systemd): string {
-  return `${controlGroup === "/" ? "" : controlGroup}${slicePath(slice)}/${name}`;
+export function unitPath(unit: Unit, { controlGroup }: Systemd): string {
+  const manager = controlGroup === "/" ? "" : controlGroup;
+  return isSlice(unit) ? `${manager}${slicePath(unit.name)}` : `${manager}${slicePath(unit.slice)}/${unit.name}`;
 }
 
 /** What every container's unit has, but for its processes: as runc has it. */
-export function basicProperties({ name, slice }: Unit, id: string, version: 1 | 2): UnitProperty[] {
+export function basicProperties(unit: Unit, id: string, version: 1 | 2): UnitProperty[] {
+  const { slice } = unit;
   return [
     text("Description", `libcontainer container ${id}`),
-    ...(name.endsWith(".slice")
+    ...(isSlice(unit)
       ? [{ name: "Wants", value: { signature: "as", value: [slice] } }]
       : [text("Slice", slice), flag("Delegate", true)]),
     flag("MemoryAccounting", true),

@@ -5,6 +5,7 @@ import {
   annotatedProperties,
   basicProperties,
   deviceProperties,
+  isSlice,
   resourceProperties,
   type Unit,
   unitOf,
@@ -80,7 +81,7 @@ export function startUnit(definition: Definition, host: Host): Step[] {
       from: FROM,
     },
     ...fillCgroup(definition, host),
-    ...openDirectories(directories.filter(({ hierarchy }) => hierarchy.version === 1)),
+    ...openDirectories(directories.filter(({ hierarchy }) => hierarchy.version === 1 || isSlice(unit))),
     ...enterDirectories(directories),
   ];
 }
@@ -143,7 +144,10 @@ function enterDirectories(directories: readonly CgroupDirectory[]): Step[] {
 
 /** One clone for all new namespaces but those that must be left first. */
 export function cloneProcess(definition: Definition, host: Host): Step[] {
-  // where systemd has put init, its child is as well
-  const directories = host.systemd === undefined ? containerCgroups(definition, host) : [];
+  const unit = containerUnit(definition, host);
+  const all = containerCgroups(definition, host);
+  // where systemd has put init, its child is as well; into a slice it puts nobody
+  const ours = all.filter(({ hierarchy }) => hierarchy.version === 2 && unit !== undefined && isSlice(unit));
+  const directories = unit === undefined ? all : ours;
   return cloneIntoCgroups(newNamespaces(definition.spec), directories, "/spec/linux/namespaces");
 }

@@ -9,7 +9,9 @@ import {
   unitOf,
   unitPath,
 } from "../../src/plan/cgroup-unit.ts";
+import { compile } from "../../src/plan/compile.ts";
 import type { Resources } from "../../src/spec/spec.ts";
+import { defined, HOSTS, smallest } from "./examples.ts";
 
 // systemd.resource-control(5), systemd.slice(5); the values are runc's.
 
@@ -53,8 +55,21 @@ test("a slice is within those that its name starts with", () => {
     "/user.slice/u.service/a.slice/a-b.slice/x.scope",
   );
   expect(unitPath({ name: "x.scope", slice: "-.slice" }, { ...SYSTEMD, controlGroup: "/" })).toBe("/x.scope");
+  // a slice's place is in its name, whatever it wants
+  expect(unitPath({ name: "a-b.slice", slice: "c.slice" }, SYSTEMD)).toBe("/a.slice/a-b.slice");
   for (const wrong of [".slice", "a", "a--b.slice", "-a.slice", "a-.slice", "../a.slice", "a/b.slice", ""])
     expect(() => slicePath(wrong), wrong).toThrow(/invalid slice name/);
+});
+
+test("systemd puts the first process into a scope; into a slice it goes by itself, born there", () => {
+  const born = (cgroupsPath: string) =>
+    compile(defined({ spec: { ...smallest(), linux: { cgroupsPath } } }), { ...HOSTS.v2, systemd: SYSTEMD }).flatMap(
+      (step) => (step.name === "clone" || step.name === "cloneInto" ? [{ ...step.args, name: step.name }] : []),
+    );
+  expect(born("machine.slice:libpod:web")).toMatchObject([{ name: "clone" }]);
+  expect(born("machine.slice::pod-web.slice")).toMatchObject([
+    { name: "cloneInto", cgroup: "/sys/fs/cgroup/pod.slice/pod-web.slice" },
+  ]);
 });
 
 test("a scope is delegated and counted, a slice wants its parent", () => {
