@@ -1,4 +1,4 @@
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Help, type Option } from "commander";
 import { Engine } from "../../engine/engine.ts";
 import { sayError } from "../print.ts";
 import { inWords, OURS, statusOf } from "./failure.ts";
@@ -36,6 +36,11 @@ const COMMANDS: { [name: string]: () => Promise<Define> } = {
   cleanup: async () => (await import("./cleanup.ts")).defineCleanup,
 };
 
+/** An option that can be given more than once has nothing by default, which goes without saying. */
+function optionDescription(option: Option): string {
+  return Array.isArray(option.defaultValue) ? option.description : Help.prototype.optionDescription(option);
+}
+
 /** Flags before the command that take the next word with them. */
 const WITH_VALUE: ReadonlySet<string> = new Set(["--data", "--root"]);
 
@@ -48,6 +53,7 @@ export async function runEngine(words: readonly string[]): Promise<number> {
     .option("--data <directory>", "images, layers and containers", "/var/lib/caisson")
     .option("--root <directory>", "state of what runs", "/run/caisson")
     .enablePositionalOptions()
+    .configureHelp({ optionDescription })
     .showHelpAfterError("(caisson --help shows the commands)")
     .exitOverride();
   const context: Context = {
