@@ -126,6 +126,18 @@ const PROVOKED: { [failure: string]: [provoke: () => string, hint: RegExp][] } =
       /a score below one's own needs CAP_SYS_RESOURCE/,
     ],
   ],
+  "setScheduler EPERM": [
+    [
+      () =>
+        fails(
+          (spec) => {
+            spec.process.scheduler = { policy: "SCHED_RR", priority: 1 };
+          },
+          { through: ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"] },
+        ),
+      /can't be used together with AllowedCPUs .* needs CAP_SYS_NICE/,
+    ],
+  ],
   "makeFilesystem ENODEV": [
     [
       () => fails(({ mounts }) => void mounts.push({ destination: "/x", type: "nosuchfs" })),

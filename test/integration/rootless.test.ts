@@ -125,6 +125,8 @@ test("`spec --rootless` writes what runc writes", ({ skip }) => {
     return JSON.parse(readFileSync(join(directory, "config.json"), "utf8"));
   });
   const [ours, theirs] = written;
+  // up to 1.1 it asked for ambient capabilities that the kernel refuses without inheritable ones
+  delete theirs.process.capabilities.ambient;
   expect({ ...ours, ociVersion: "" }).toEqual({ ...theirs, ociVersion: "" });
 });
 
