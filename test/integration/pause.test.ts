@@ -129,8 +129,7 @@ test("exec in a paused container is refused, or waits for it to be resumed if as
     ["exec", "--ignore-paused", "--pid-file", pidFile, bundle.id, "/bin/probe", "--exit", "7"],
     {},
   );
-  const before = runtime(["ps", "--format", "json", bundle.id]).stdout;
-  until("it is in there", () => runtime(["ps", "--format", "json", bundle.id]).stdout !== before);
+  until("it is in there", () => JSON.parse(runtime(["ps", "--format", "json", bundle.id]).stdout).length === 2);
   expect(alive(waiting.pid ?? 0)).toBe(true);
   expect(runtime(["resume", bundle.id]).status).toBe(0);
   until("it has ended", () => !alive(waiting.pid ?? 0));
