@@ -4,7 +4,7 @@
 // and then while it patches itself (test/vm/README.md), which says nothing of Caisson.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runSuites } from "../test/vm/suites.mjs";
 import { lint } from "./lint.mjs";
@@ -31,7 +31,7 @@ const SUITES = {
     : {}),
 };
 
-/** Runs one suite, and counts by vitest's own report. What vitest itself fails at is one failure more. */
+/** Runs one suite. What vitest itself fails at, apart from the tests, is a failure as well. */
 function runSuite(name, { args, env }) {
   const report = join(results, `${name.replace(/\W+/g, "-")}.json`);
   const { status } = spawnSync(
@@ -39,48 +39,50 @@ function runSuite(name, { args, env }) {
     ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args],
     { cwd: root, stdio: "inherit", env: { ...process.env, ...env } },
   );
-  const counts = countTests(name, report);
-  if (status !== 0 && counts.failed === 0) counts.failed = 1;
-  return counts;
+  const outcome = readReport(report);
+  if (status !== 0 && outcome.failures.length === 0) outcome.failures.push(`vitest ended with ${status}`);
+  return outcome;
 }
 
-/** Counts by vitest's own report; that there is none is one failure. */
-function countTests(name, report) {
-  const counts = { passed: 0, failed: 0 };
+/** Vitest's own report: how many tests passed, and the others with why. That there is no report is a failure. */
+function readReport(report) {
   try {
-    const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
-    counts.passed = numPassedTests;
-    // a file that cannot be loaded has no tests to count
-    const broken = testResults.filter((file) => file.status === "failed" && !hasFailedTest(file));
-    counts.failed = numFailedTests + broken.length;
+    const { numPassedTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
+    return { passed: numPassedTests, failures: testResults.flatMap(failuresOf) };
   } catch (error) {
-    console.error(`${name}: there is no report: ${error.message}`);
-    counts.failed = 1;
+    return { passed: 0, failures: [`there is no report: ${error.message}`] };
   }
-  return counts;
 }
 
-function hasFailedTest({ assertionResults }) {
-  return assertionResults.some(({ status }) => status === "failed");
+/** The failed tests of a file; one that cannot be loaded has no tests, and is a failure itself. */
+function failuresOf({ name, status, message, assertionResults }) {
+  const file = relative(root, name);
+  const failed = assertionResults.filter((test) => test.status === "failed");
+  if (status === "failed" && failed.length === 0) return [`${file}\n${message}`];
+  return failed.map(({ fullName, failureMessages }) => `${file} > ${fullName}\n${failureMessages.join("\n")}`);
 }
 
 rmSync(results, { recursive: true, force: true });
 await setUp({ clients: process.argv.includes("--clients") });
 mkdirSync(results, { recursive: true });
 
-const totals = { lint: lint() };
+const outcomes = { lint: lint() };
 for (const [name, suite] of Object.entries(SUITES)) {
   console.log(`\n${name}`);
-  totals[name] = runSuite(name, suite);
+  outcomes[name] = runSuite(name, suite);
 }
 if (process.argv.includes("--guests"))
-  for (const [name, report] of Object.entries(await runSuites())) totals[name] = countTests(name, report);
+  for (const [name, report] of Object.entries(await runSuites())) outcomes[name] = readReport(report);
 
-const sum = (key) => Object.values(totals).reduce((total, counts) => total + counts[key], 0);
+// told again at the end: of a log of thousands of lines, that is what is read, and kept
+for (const [name, { failures }] of Object.entries(outcomes))
+  for (const failure of failures) console.log(`\nFAILED ${name}: ${failure}`);
 console.log("");
-for (const [name, { passed, failed }] of Object.entries(totals))
-  console.log(`${name.padEnd(26)} ${passed} passed, ${failed} failed`);
-const total = `${sum("passed")} passed, ${sum("failed")} failed`;
+for (const [name, { passed, failures }] of Object.entries(outcomes))
+  console.log(`${name.padEnd(26)} ${passed} passed, ${failures.length} failed`);
+const passed = Object.values(outcomes).reduce((sum, outcome) => sum + outcome.passed, 0);
+const failed = Object.values(outcomes).reduce((sum, outcome) => sum + outcome.failures.length, 0);
+const total = `${passed} passed, ${failed} failed`;
 console.log(total);
 writeFileSync(join(results, "total"), `${total}\n`);
-process.exitCode = sum("failed") === 0 ? 0 : 1;
+process.exitCode = failed === 0 ? 0 : 1;
