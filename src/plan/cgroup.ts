@@ -145,9 +145,9 @@ function enterDirectories(directories: readonly CgroupDirectory[]): Step[] {
 /** One clone for all new namespaces but those that must be left first. */
 export function cloneProcess(definition: Definition, host: Host): Step[] {
   const unit = containerUnit(definition, host);
-  const all = containerCgroups(definition, host);
   // where systemd has put init, its child is as well; into a slice it puts nobody
-  const ours = all.filter(({ hierarchy }) => hierarchy.version === 2 && unit !== undefined && isSlice(unit));
-  const directories = unit === undefined ? all : ours;
+  const directories = containerCgroups(definition, host).filter(
+    ({ hierarchy }) => unit === undefined || (hierarchy.version === 2 && isSlice(unit)),
+  );
   return cloneIntoCgroups(newNamespaces(definition.spec), directories, "/spec/linux/namespaces");
 }

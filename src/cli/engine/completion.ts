@@ -1,5 +1,4 @@
-import type { Argument, Command, Option } from "commander";
-import { Argument as ArgumentOf } from "commander";
+import { Argument, type Command, type Option } from "commander";
 import type { Engine } from "../../engine/engine.ts";
 import { familiarReference, parseReference } from "../../image/reference.ts";
 import { ImageStore } from "../../image/store.ts";
@@ -78,7 +77,7 @@ export const defineCompletion: Define = (program) => {
   program
     .command("completion")
     .description("print the completions for a shell")
-    .addArgument(new ArgumentOf("<shell>").choices(Object.keys(SCRIPTS)))
+    .addArgument(new Argument("<shell>").choices(Object.keys(SCRIPTS)))
     .addHelpText(
       "after",
       '\nFor one shell: eval "$(caisson completion bash)". For all of yours:\n' +
