@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { ContainerError, withLeft } from "../error.ts";
 import { undo } from "../execute/execute.ts";
 import { type HostContext, runHostStep } from "../execute/host.ts";
@@ -9,6 +9,7 @@ import { attach, cloneTree, setAttributes } from "../kernel/mount.ts";
 import { bootId, openProcess, startTime } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { PROPAGATION } from "../linux/mount-options.ts";
+import { parseMountinfo } from "../linux/mountinfo.ts";
 import { containerCgroups } from "../plan/cgroup.ts";
 import { compile } from "../plan/compile.ts";
 import { type CriuOptions, cgroupViews, dumpWords, restoreWords } from "../plan/criu.ts";
@@ -170,18 +171,14 @@ function runCriu(
 /** The mounts inside that came from the host, of those that are there: binds, cgroups, and what hides files. */
 function externalMounts(spec: Spec, { pid, cgroups }: Record): string[] {
   const { mounts = [], linux } = spec;
-  const points = new Set(
-    readFileSync(`/proc/${pid}/mounts`, "utf8")
-      .split("\n")
-      .map((line) => line.split(" ")[1]),
+  const types = new Map(
+    parseMountinfo(readFileSync(`/proc/${pid}/mountinfo`, "utf8")).map(({ mountPoint, type }) => [mountPoint, type]),
   );
   const binds = mounts.filter(isBind).map(({ destination }) => normalPath(destination));
-  // directories are hidden by a tmpfs, which criu can make again
-  const hidden = (linux?.maskedPaths ?? []).filter(
-    (path) => !statSync(`/proc/${pid}/root${path}`, { throwIfNoEntry: false })?.isDirectory(),
-  );
+  // directories are hidden by a tmpfs, which criu can make again; what hides a file is the host's null device
+  const hidden = (linux?.maskedPaths ?? []).filter((path) => types.get(path) !== "tmpfs");
   const views = cgroupViews(spec, cgroups).map(([inside]) => inside);
-  return [...binds, ...views, ...hidden].filter((path) => points.has(path));
+  return [...binds, ...views, ...hidden].filter((path) => types.has(path));
 }
 
 function readList(path: string): string[] {

@@ -208,7 +208,7 @@ test("delete ends every process of the container and removes cgroups it made its
     delete spec.linux.maskedPaths;
     delete spec.linux.readonlyPaths;
     spec.process.capabilities = { bounding: every, permitted: every, effective: every };
-    spec.process.args = ["/bin/probe", "--mkdir", "/sys/fs/cgroup/pids/child", "--sleep", "60"];
+    spec.process.args = ["/bin/probe", "--mkdir", `/sys/fs/cgroup/${version1 ? "pids/" : ""}child`, "--sleep", "60"];
   });
   const { pid } = state(bundle);
   until("the container has made a cgroup", () =>
