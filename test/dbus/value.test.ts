@@ -1,6 +1,6 @@
-import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { marshal, unmarshal, type Value } from "../../src/dbus/value.ts";
+import { fc } from "../support/fuzz.ts";
 
 // D-Bus Specification, "Marshaling (Wire Format)".
 

@@ -3,11 +3,11 @@ import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { readImages, writeTar } from "../../rootfs-fixtures/build.mjs";
 import { ContainerError } from "../../src/error.ts";
 import { type TarEntry, type TarLimits, TarReader } from "../../src/image/tar.ts";
+import { fc } from "../support/fuzz.ts";
 
 interface Seen extends TarEntry {
   contents: Buffer;

@@ -1,6 +1,6 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { knownMountOptions, MOUNT_ATTR, PROPAGATION, parseMountOptions } from "../../src/linux/mount-options.ts";
+import { fc } from "../support/fuzz.ts";
 
 const { RDONLY, NOSUID, NODEV, NOEXEC, NOATIME, STRICTATIME, NODIRATIME, NOSYMFOLLOW, ATIME_FIELD } = MOUNT_ATTR;
 const nothing = parseMountOptions([]);

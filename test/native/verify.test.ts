@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { encode } from "../../src/plan/encode.ts";
 import { INIT_STEPS, type Plan } from "../../src/plan/step.ts";
 import { examplePlans } from "../plan/examples.ts";
+import { FUZZ_SEED } from "../support/fuzz.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 const MUTATIONS = 1_200_000;
@@ -196,12 +197,14 @@ describe("the verifier", () => {
   test(`keeps its word on ${MUTATIONS} mutated plans, under the sanitizers`, { timeout: 180_000 }, () => {
     const seeds = [...Object.entries(examplePlans()), ["each kind", PLAN] as const];
     const paths = seeds.map(([name, plan]) => keep(`seed ${name}`, encode(plan).bytes));
-    const seed = process.env.FUZZ_SEED ?? String(1 + Math.floor(Math.random() * 2 ** 32));
     let said: string;
     try {
-      said = execFileSync(harness, ["fuzz", String(MUTATIONS), seed, ...paths], { encoding: "utf8", env: environment });
+      said = execFileSync(harness, ["fuzz", String(MUTATIONS), String(FUZZ_SEED), ...paths], {
+        encoding: "utf8",
+        env: environment,
+      });
     } catch (error) {
-      throw new Error(`the fuzzer found something; to see it again: FUZZ_SEED=${seed}`, { cause: error });
+      throw new Error(`the fuzzer found something; to see it again: FUZZ_SEED=${FUZZ_SEED}`, { cause: error });
     }
     const workers = [...said.matchAll(/(\d+) of (\d+) accepted/g)].map(([, accepted, of]) => [
       Number(accepted),

@@ -1,7 +1,7 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { addAddress, decodeAddresses, deleteAddress } from "../../src/netlink/address.ts";
 import { addDefaultRoute, decodeRoutes } from "../../src/netlink/route.ts";
+import { fc } from "../support/fuzz.ts";
 
 const hex = (request: Uint8Array) => Buffer.from(request).toString("hex");
 const bytes = (...lines: string[]) => lines.join("").replace(/\s/g, "");

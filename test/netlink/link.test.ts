@@ -1,7 +1,7 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { concat, encodeAttributes, encodeStruct, nested, text, u32 } from "../../src/netlink/codec.ts";
 import * as link from "../../src/netlink/link.ts";
+import { fc } from "../support/fuzz.ts";
 
 /** Requests of iproute2 6.1 as strace saw them, their sequence numbers (bytes 8 to 11) set to zero. */
 function bytes(...lines: string[]): string {

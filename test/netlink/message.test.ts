@@ -1,10 +1,10 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { decodeAddresses } from "../../src/netlink/address.ts";
 import { encodeAttributes, text } from "../../src/netlink/codec.ts";
 import { decodeLinks, dumpLinks } from "../../src/netlink/link.ts";
 import { decodeReply } from "../../src/netlink/message.ts";
 import { decodeRoutes } from "../../src/netlink/route.ts";
+import { fc } from "../support/fuzz.ts";
 
 const bytes = (hex: string) => new Uint8Array(Buffer.from(hex.replace(/\s/g, ""), "hex"));
 

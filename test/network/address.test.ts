@@ -1,7 +1,7 @@
 import { BlockList, isIP } from "node:net";
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import * as address from "../../src/network/address.ts";
+import { fc } from "../support/fuzz.ts";
 
 const ipv6 = fc.oneof(
   fc.ipV6(),

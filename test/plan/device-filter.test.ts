@@ -2,12 +2,12 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { deviceFilter } from "../../src/plan/device-filter.ts";
 import { ACCESS, deviceList, deviceRules, deviceText, type FullDeviceRule } from "../../src/plan/device-rules.ts";
 import type { DeviceRule } from "../../src/spec/spec.ts";
 import { covers } from "../conformance/covers.ts";
+import { fc } from "../support/fuzz.ts";
 
 type Access = { type: "b" | "c"; major: number; minor: number; access: number };
 

@@ -1,10 +1,10 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ContainerError } from "../../src/error.ts";
 import { compileSeccomp } from "../../src/seccomp/compile.ts";
 import { syscallNumbers } from "../../src/seccomp/syscalls.ts";
 import type { Seccomp, SeccompArg } from "../../src/spec/spec.ts";
 import { covers } from "../conformance/covers.ts";
+import { fc } from "../support/fuzz.ts";
 import { AUDIT, answerTo, programLength } from "./interpreter.ts";
 import { calls, profiles } from "./profiles.ts";
 import { ALLOW, ENOSYS, EPERM, expectedAnswer, KILL_PROCESS } from "./reference.ts";

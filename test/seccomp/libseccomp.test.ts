@@ -1,10 +1,10 @@
 import { spawnSync } from "node:child_process";
-import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { compileSeccomp } from "../../src/seccomp/compile.ts";
 import { defaultProfile } from "../../src/seccomp/default-profile.ts";
 import { type Abi, syscallNumbers } from "../../src/seccomp/syscalls.ts";
 import type { Seccomp } from "../../src/spec/spec.ts";
+import { fc } from "../support/fuzz.ts";
 import { buildHelper, type Helper } from "./compiler.ts";
 import { AUDIT, answerTo, type Call } from "./interpreter.ts";
 import { agreeingProfiles, calls } from "./profiles.ts";

@@ -1,6 +1,6 @@
-import fc from "fast-check";
 import { type Abi, syscallNumbers } from "../../src/seccomp/syscalls.ts";
 import type { Seccomp, SeccompAction, SeccompArchitecture, SeccompArg, SeccompRule } from "../../src/spec/spec.ts";
+import { fc } from "../support/fuzz.ts";
 import { AUDIT, type Call } from "./interpreter.ts";
 
 const NAMES = "read write getpid socket bind recv accept4 clone clone3 mount personality semop shmget socketcall ipc"

@@ -1,6 +1,6 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { faultsOf, parse } from "../../src/spec/parse.ts";
+import { fc } from "../support/fuzz.ts";
 import { everything, toJson } from "./everything.ts";
 import { configSchema, examples, hasSchema, WITHOUT_SCHEMA } from "./oci-schema.ts";
 

@@ -1,4 +1,3 @@
-import fc from "fast-check";
 import { expect, test } from "vitest";
 import {
   decodeReports,
@@ -9,6 +8,7 @@ import {
   traceHeader,
   usedBytes,
 } from "../../src/trace/report.ts";
+import { fc } from "../support/fuzz.ts";
 
 const RECORD_BYTES = 80;
 
