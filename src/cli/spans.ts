@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { type Recording, traceName } from "../container/recording.ts";
 import { ContainerError } from "../error.ts";
 import { join } from "../trace/join.ts";
-import { type Line, tell } from "../trace/line.ts";
+import { type Line, type Part, partOf, tell } from "../trace/line.ts";
 import { otlpTrace, parseTraceparent } from "../trace/otlp.ts";
 
 const { env } = process;
@@ -68,21 +68,12 @@ function headers(): { [name: string]: string } {
   );
 }
 
-/** What of a recording one command did: start what follows the wait for it, delete what takes back. */
-const PARTS: { readonly [part: string]: (lines: readonly Line[]) => Line[] } = {
-  start: (lines) => {
-    const waits = lines.findIndex(({ step }) => step === "awaitStart");
-    return waits < 0 ? [] : lines.slice(waits + 1).filter(({ undo }) => undo !== true);
-  },
-  delete: (lines) => lines.filter(({ undo }) => undo === true),
-};
-
 /**
  * Adds what was done to a container to the trace of whoever started us; what goes wrong with that is no fault of the
  * container's.
  * @param part a command that did a part of what is recorded
  */
-export async function joinCallersTrace(read: () => Recording | undefined, part?: "start" | "delete"): Promise<void> {
+export async function joinCallersTrace(read: () => Recording | undefined, part?: Part): Promise<void> {
   if (parseTraceparent(env.TRACEPARENT)?.sampled !== true) return;
   try {
     if (endpoint() === undefined) return;
@@ -91,7 +82,7 @@ export async function joinCallersTrace(read: () => Recording | undefined, part?:
     const { container, machine, epochNs, plan, reports } = recording;
     const trace = part ?? traceName(recording);
     const lines = tell(join(plan, reports), { container, trace, machine, epochNs });
-    await sendSpans(part === undefined ? lines : (PARTS[part]?.(lines) ?? []));
+    await sendSpans(partOf(lines, part));
   } catch {
     // whoever watches for the spans sees that they are missing
   }

@@ -53,6 +53,15 @@ export interface Places {
   root: string;
 }
 
+/** Is told of a container while its recordings are there. */
+type Watch = (id: string) => void;
+
+interface Removal {
+  force: boolean;
+  volumes: boolean;
+  watch?: Watch;
+}
+
 /** A container for people: image, root, network, log. The command line is its client. */
 export class Engine {
   readonly places: Places;
@@ -94,9 +103,13 @@ export class Engine {
 
   /**
    * Makes a container and runs it under a monitor.
+   * @param watch gets the id when all is recorded: one that has ended cannot remove itself before
    * @returns the attachment asked for, connected before the first output @throws ContainerError; nothing is left then
    */
-  run(container: ContainerJson, attach?: { input: boolean; foreground: boolean }): Attachment | undefined {
+  run(
+    container: ContainerJson,
+    { attach, watch }: { attach?: { input: boolean; foreground: boolean }; watch?: Watch },
+  ): Attachment | undefined {
     this.recover();
     const directory = this.#make(container);
     const { id, config } = container;
@@ -127,6 +140,7 @@ export class Engine {
       const attachment = attach === undefined ? undefined : Attachment.open(directory, { output: true, ...attach });
       this.containers.markStarted(id);
       monitor.started();
+      watch?.(id);
       return attachment;
     } catch (error) {
       monitor.abort();
@@ -268,9 +282,10 @@ export class Engine {
 
   /**
    * Removes a container and what it wrote, with `volumes` also the volumes made for it alone.
+   * @param watch gets the id when all but its records is gone
    * @throws ContainerError when it runs and force is not given
    */
-  remove(container: ContainerJson, { force, volumes }: { force: boolean; volumes: boolean }): void {
+  remove(container: ContainerJson, { force, volumes, watch }: Removal): void {
     const running = ["running", "paused"].includes(this.status(container));
     if (running && !force)
       throw new ContainerError({
@@ -287,6 +302,7 @@ export class Engine {
     this.cleanup(container.id);
     const lock = this.containers.lock(container.id, true);
     if (lock === undefined) return;
+    watch?.(container.id);
     this.#forget(container.id, volumes);
     close(lock);
   }

@@ -49,6 +49,22 @@ export interface Line {
   calls: Call[];
 }
 
+/** What of a recording one command did: start what follows the wait for it, delete what takes back. */
+export type Part = "start" | "delete";
+
+const PARTS: { readonly [P in Part]: (lines: readonly Line[]) => readonly Line[] } = {
+  start: (lines) => {
+    const waits = lines.findIndex(({ step }) => step === "awaitStart");
+    return waits < 0 ? [] : lines.slice(waits + 1).filter(({ undo }) => undo !== true);
+  },
+  delete: (lines) => lines.filter(({ undo }) => undo === true),
+};
+
+/** The lines of a part; all of them without one. */
+export function partOf(lines: readonly Line[], part?: Part): readonly Line[] {
+  return part === undefined ? lines : PARTS[part](lines);
+}
+
 export interface Telling {
   container?: string;
   trace?: string;

@@ -18,14 +18,21 @@ export function renderTrace(lines: readonly Line[], { verbose = false }: { verbo
     printOutcome(line),
   ]);
   const [head = "", ...printed] = table(HEAD, rows);
-  const { reached, steps, calls, durationNs } = sumUp(lines);
-  const end = ["", `${reached} of ${steps} steps, ${calls} system calls, ${printTime(durationNs)}`, ""];
+  const end = ["", summary(lines), ""];
   const body = lines.flatMap((line, row) => [
-    ...(line.undo === true && lines[row - 1]?.undo !== true ? [""] : []),
+    ...(line.undo === true && row > 0 && lines[row - 1]?.undo !== true ? [""] : []),
     printed[row] ?? "",
     ...(verbose ? line.calls.map((call) => `      ${callLine(call)}`) : []),
   ]);
   return [head, ...body, ...end].join("\n");
+}
+
+/** Of the making; of the taking back where there is nothing else. */
+function summary(lines: readonly Line[]): string {
+  const { reached, steps, calls, durationNs } = sumUp(lines);
+  return steps === 0
+    ? `${lines.length} steps taken back, ${lines.flatMap((line) => line.calls).length} system calls`
+    : `${reached} of ${steps} steps, ${calls} system calls, ${printTime(durationNs)}`;
 }
 
 /** "openat2(6, "/dev/pts", 0x7ffc44d3bc0, 24) = -ENOENT   21 µs" */

@@ -41,6 +41,29 @@ test("a container that has ended has its trace, with what took it back, and thos
   });
 });
 
+test("exec and rm show with --trace what they did, on the error stream", () => {
+  machine.succeeds(["run", "-d", "--name", "web", "caisson/quickstart", "sleep", "60"]);
+  const added = machine.caisson(["exec", "--trace", "web", "echo", "hi"]);
+  expect(added).toMatchObject({ status: 0, stdout: "hi\n" });
+  expect(added.stderr).toMatch(/init +joinNamespace .*\n(.*\n)*.*init +execute +executes echo hi/);
+  const detached = machine.caisson(["exec", "-d", "--trace", "web", "sleep", "60"]);
+  expect(detached.stdout).toMatch(/^[0-9]+\n$/);
+  expect(detached.stderr).toContain("executes sleep 60");
+  const removed = machine.caisson(["rm", "-f", "--trace", "web"]);
+  expect(removed).toMatchObject({ status: 0, stdout: "web\n" });
+  expect(removed.stderr).toMatch(/undo +makeEndpoint .*\n(.*\n)*.*undo +makeCgroup /);
+  expect(removed.stderr).not.toContain("executes sleep");
+  machine.settle();
+});
+
+test("one that ends at once and removes itself has been traced all the same", () => {
+  const words = ["run", "--rm", "--trace", "--network", "none", "caisson/quickstart", "true"];
+  const { status, stderr } = machine.caisson(words);
+  expect(status).toBe(0);
+  expect(stderr).toContain("executes true");
+  machine.settle();
+});
+
 test("one that failed to start is known by its name, without the values of its environment", () => {
   const { status } = machine.caisson([
     "run",

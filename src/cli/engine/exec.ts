@@ -5,6 +5,7 @@ import { withoutStreams } from "../../kernel/file.ts";
 import { print } from "../print.ts";
 import type { Define } from "./engine.ts";
 import { givenEnvironment, mergeEnvironment } from "./environment.ts";
+import { watch } from "./watch.ts";
 
 const collect = (value: string, before: string[]) => [...before, value];
 
@@ -16,6 +17,7 @@ interface Options {
   envFile: string[];
   workdir?: string;
   user?: string;
+  trace?: boolean;
 }
 
 export const defineExec: Define = (program, { engine, exit }) => {
@@ -29,6 +31,7 @@ export const defineExec: Define = (program, { engine, exit }) => {
     .option("--env-file <file>", "set those of a file, one a line", collect, [])
     .option("-w, --workdir <directory>", "working directory")
     .option("-u, --user <user[:group]>", "user, by name or id")
+    .option("--trace", "show every step on the error stream when it has been added")
     .argument("<container>")
     .argument("<command...>")
     .passThroughOptions()
@@ -43,7 +46,7 @@ export const defineExec: Define = (program, { engine, exit }) => {
       const env = mergeEnvironment(givenEnvironment(options));
       const signals = new Signals();
       let master: number | undefined;
-      let recorded: number | undefined;
+      const watched = await watch(engine().places, options.trace);
       const start = () => {
         const running = engine().exec(
           container,
@@ -55,19 +58,21 @@ export const defineExec: Define = (program, { engine, exit }) => {
             },
           },
         );
-        recorded = running.exec;
+        if (running.exec !== undefined) watched?.look(`${container.id}:exec-${running.exec}`);
         return running;
       };
       // who gets our input takes it from us, and who gets our output keeps our readers waiting: no process that was not meant to
-      if (detach) print(String(withoutStreams([0, 1, 2], start).pid));
-      else
-        exit(
-          (interactive ? attend(start(), signals, master) : withoutStreams([0], () => attend(start(), signals, master)))
-            .status,
-        );
-      if (process.env.TRACEPARENT === undefined || recorded === undefined) return;
-      const { findRecording } = await import("../../engine/recordings.ts");
-      const word = `${container.id}:exec-${recorded}`;
-      await (await import("../spans.ts")).joinCallersTrace(() => findRecording(engine().places, word));
+      if (detach) {
+        print(String(withoutStreams([0, 1, 2], start).pid));
+        watched?.show();
+      } else {
+        const follow = () => {
+          const running = start();
+          watched?.show();
+          return attend(running, signals, master);
+        };
+        exit((interactive ? follow() : withoutStreams([0], follow)).status);
+      }
+      await watched?.send();
     });
 };

@@ -1,6 +1,13 @@
 import { print } from "../print.ts";
 import { forEachName } from "./each.ts";
 import type { Define } from "./engine.ts";
+import { watch } from "./watch.ts";
+
+interface Options {
+  force?: boolean;
+  volumes?: boolean;
+  trace?: boolean;
+}
 
 export const defineRm: Define = (program, { engine, exit }) => {
   program
@@ -8,13 +15,17 @@ export const defineRm: Define = (program, { engine, exit }) => {
     .description("remove containers, with what they wrote")
     .option("-f, --force", "kill those that run")
     .option("-v, --volumes", "also the volumes that were made for them alone")
+    .option("--trace", "show on the error stream how it was taken back")
     .argument("<container...>")
-    .action((names: string[], { force = false, volumes = false }: { force?: boolean; volumes?: boolean }) => {
+    .action(async (names: string[], { force = false, volumes = false, trace }: Options) => {
+      const watched = await watch(engine().places, trace, "delete");
       exit(
         forEachName(names, (name) => {
-          engine().remove(engine().containers.find(name), { force, volumes });
+          engine().remove(engine().containers.find(name), { force, volumes, ...(watched && { watch: watched.look }) });
           print(name);
         }),
       );
+      watched?.show();
+      await watched?.send();
     });
 };

@@ -2,6 +2,7 @@ import { print } from "../print.ts";
 import { attend } from "./client.ts";
 import { addContainerOptions, type ContainerOptions, describeContainer } from "./container-options.ts";
 import type { Define } from "./engine.ts";
+import { watch } from "./watch.ts";
 
 export const defineRun: Define = (program, { engine, exit }) => {
   addContainerOptions(program.command("run"))
@@ -21,12 +22,13 @@ export const defineRun: Define = (program, { engine, exit }) => {
         const words = image === undefined ? [] : [image, ...command];
         const container = await describeContainer(engine(), options, words);
         const { Tty: tty, OpenStdin: input } = container.config;
-        const attachment = engine().run(container, options.detach === true ? undefined : { input, foreground: true });
-        if (options.trace === true) (await import("./trace.ts")).sayTrace(engine().places, container.id);
-        if (process.env.TRACEPARENT !== undefined) {
-          const { findRecording } = await import("../../engine/recordings.ts");
-          await (await import("../spans.ts")).joinCallersTrace(() => findRecording(engine().places, container.id));
-        }
+        const watched = await watch(engine().places, options.trace);
+        const attachment = engine().run(container, {
+          ...(options.detach === true ? {} : { attach: { input, foreground: true } }),
+          ...(watched && { watch: watched.look }),
+        });
+        watched?.show();
+        await watched?.send();
         if (attachment === undefined) return print(container.id);
         exit(attend(attachment, { tty, input, detach: true }));
         // whoever runs next may want the port

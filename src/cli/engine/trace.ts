@@ -4,7 +4,7 @@ import type { Places } from "../../engine/engine.ts";
 import { findRecording, listRecordings } from "../../engine/recordings.ts";
 import { ContainerError } from "../../error.ts";
 import { join } from "../../trace/join.ts";
-import { type Line, parseLines, tell, traceJson } from "../../trace/line.ts";
+import { type Line, type Part, parseLines, partOf, tell, traceJson } from "../../trace/line.ts";
 import { renderTrace } from "../../trace/render.ts";
 import { print, printRaw, printTable, say } from "../print.ts";
 import type { Define } from "./engine.ts";
@@ -66,14 +66,9 @@ export const defineTrace: Define = (program, { engine }) => {
     });
 };
 
-/** For run --trace: the table on the error stream. */
-export function sayTrace(places: Places, id: string): void {
-  try {
-    say(renderTrace(linesOf(findRecording(places, id), false)).trimEnd());
-  } catch (error) {
-    if (!(error instanceof ContainerError && error.code === "ENOENT")) throw error;
-    say("the container has ended and removed itself, and its trace with it");
-  }
+/** For a command's own --trace: the table on the error stream. */
+export function sayTrace(recording: Recording, part?: Part): void {
+  say(renderTrace(partOf(linesOf(recording, false), part)).trimEnd());
 }
 
 interface Found {
