@@ -1,3 +1,5 @@
+import { absentFrom } from "../seccomp/compile.ts";
+import { isSyscallName } from "../seccomp/syscalls.ts";
 import { withheldCapabilities } from "./capabilities.ts";
 import { containerCgroups } from "./cgroup.ts";
 import { cgroupDirectories } from "./cgroup-layout.ts";
@@ -39,6 +41,7 @@ export function notes(definition: Definition, host: Host, plan: Plan, filesystem
     ...helpers(plan),
     ...groups(plan),
     ...labels(definition, host),
+    ...filter(definition, host, plan),
     ...capabilities(definition, host),
   ];
 }
@@ -326,6 +329,28 @@ function labels({ spec }: Definition, { apparmor }: Host): Note[] {
       steps: [],
     },
   ];
+}
+
+function filter({ spec }: Definition, { machine }: Host, plan: Plan): Note[] {
+  const steps = places(plan, named("loadSeccomp"));
+  const { seccomp } = spec.linux ?? {};
+  if (steps.length === 0 || seccomp === undefined) return [];
+  const { architectures, calls } = absentFrom(machine, seccomp);
+  const [elsewhere, nowhere] = [calls.filter(isSyscallName), calls.filter((name) => !isSyscallName(name))];
+  const left = [
+    { names: architectures, says: "nothing is filtered for", because: `nothing of that runs on ${machine}` },
+    { names: elsewhere, says: "there is no rule for", because: `the filtered interfaces of ${machine} lack them` },
+    { names: nowhere, says: "there is no rule for", because: "no Linux known to this Caisson has such a system call" },
+  ];
+  return left
+    .filter(({ names }) => names.length > 0)
+    .map(({ names, says, because }) => ({
+      kind: "skipped",
+      says: `${says} ${names.join(", ")}`,
+      because,
+      from: "/spec/linux/seccomp",
+      steps,
+    }));
 }
 
 function capabilities({ spec }: Definition, host: Host): Note[] {

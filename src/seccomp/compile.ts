@@ -8,7 +8,7 @@ import type {
   SeccompRule,
 } from "../spec/spec.ts";
 import { Program, type Target, type Test } from "./program.ts";
-import { type Abi, isSyscallName, syscallNumbers } from "./syscalls.ts";
+import { type Abi, syscallNumbers } from "./syscalls.ts";
 
 export type Machine = "x86_64" | "aarch64";
 
@@ -19,7 +19,6 @@ export interface SeccompFilter {
   flags: number;
   /** Whether seccomp(2) returns a listener, which answers for the calls with SCMP_ACT_NOTIFY. */
   notify: boolean;
-  warnings: string[];
 }
 
 // linux/seccomp.h, SECCOMP_RET_*: as signed numbers, the smaller is the stricter.
@@ -175,13 +174,11 @@ interface Range {
 export function compileSeccomp(seccomp: Seccomp, machine: Machine): SeccompFilter {
   const { defaultAction, defaultErrnoRet, syscalls = [] } = seccomp;
   refuseBlockingNotify(seccomp);
-  const warnings: string[] = [];
-  const interfaces = selectInterfaces(seccomp, machine, warnings);
+  const interfaces = selectInterfaces(seccomp, machine);
   const defaultAnswer = answerOf(defaultAction, defaultErrnoRet, "/defaultErrnoRet");
   const rules = syscalls.map(readRule);
   const unknownAnswer = isPermissive(defaultAction) ? defaultAnswer : ANSWER_ENOSYS;
 
-  const missing = new Set<string>();
   const sections = new Map<number, Range[]>();
   for (const { abi, audit, narrow } of interfaces) {
     let ranges = sections.get(audit);
@@ -189,18 +186,29 @@ export function compileSeccomp(seccomp: Seccomp, machine: Machine): SeccompFilte
       ranges = [];
       sections.set(audit, ranges);
     }
-    appendRanges(ranges, rules, { abi, narrow, defaultAnswer, unknownAnswer }, missing);
+    appendRanges(ranges, rules, { abi, narrow, defaultAnswer, unknownAnswer });
     if (abi === "x86_64" && !interfaces.some((other) => other.abi === "x32")) {
       appendRange(ranges, X32_BIT, ACTIONS.SCMP_ACT_KILL_PROCESS, narrow);
       appendRange(ranges, NO_CALL, defaultAnswer, narrow);
     }
   }
-  for (const name of missing) {
-    if (!isSyscallName(name)) warnings.push(`seccomp: ${name} is not a system call known here, its rules are ignored`);
-  }
-
   const notify = syscalls.some((rule) => rule.action === "SCMP_ACT_NOTIFY");
-  return { program: assemble(sections, defaultAnswer), flags: filterFlags(seccomp, notify), notify, warnings };
+  return { program: assemble(sections, defaultAnswer), flags: filterFlags(seccomp, notify), notify };
+}
+
+/** What a profile names and a machine does not have: no filter says anything of that. */
+export function absentFrom(
+  machine: Machine,
+  seccomp: Seccomp,
+): { architectures: SeccompArchitecture[]; calls: string[] } {
+  const { architectures = [], syscalls = [] } = seccomp;
+  const abis = selectInterfaces(seccomp, machine).map(({ abi }) => abi);
+  const has = (name: string) =>
+    abis.some((abi) => syscallNumbers(abi).has(name) || (abi === "x86" && MULTIPLEXED.has(name)));
+  return {
+    architectures: architectures.filter((name) => INTERFACES[machine].every((known) => known.architecture !== name)),
+    calls: [...new Set(syscalls.flatMap(({ names }) => names))].filter((name) => !has(name)),
+  };
 }
 
 /**
@@ -217,13 +225,8 @@ function refuseBlockingNotify({ defaultAction, syscalls = [] }: Seccomp): void {
   });
 }
 
-function selectInterfaces({ architectures = [] }: Seccomp, machine: Machine, warnings: string[]): Interface[] {
+function selectInterfaces({ architectures = [] }: Seccomp, machine: Machine): Interface[] {
   const [native, ...others] = INTERFACES[machine];
-  for (const architecture of architectures) {
-    if (!INTERFACES[machine].some((entry) => entry.architecture === architecture)) {
-      warnings.push(`seccomp: ${architecture} does not exist on ${machine}, it is ignored`);
-    }
-  }
   return [native, ...others.filter((entry) => architectures.includes(entry.architecture))];
 }
 
@@ -299,7 +302,7 @@ interface Layout {
 }
 
 /** What the rules say of each number of this interface, and the highest number that they name (−1 if none). */
-function decide(rules: readonly Rule[], { abi, defaultAnswer }: Layout, missing: Set<string>) {
+function decide(rules: readonly Rule[], { abi, defaultAnswer }: Layout) {
   const numbers = syscallNumbers(abi);
   // An array made in one piece is quicker to fill than a Map, or one that grows.
   const decisions = new Array<Decision | undefined>(MOST_NUMBERS);
@@ -310,8 +313,7 @@ function decide(rules: readonly Rule[], { abi, defaultAnswer }: Layout, missing:
     const stricter = (answer & ACTION_MASK) < (defaultAnswer & ACTION_MASK);
     for (const name of names) {
       const number = numbers.get(name);
-      if (number === undefined) missing.add(name);
-      else {
+      if (number !== undefined) {
         if (number > lastNumber && number < ARM_PRIVATE) lastNumber = number;
         if (!redundant) decisions[number] = extend(decisions[number], answer, alternatives);
       }
@@ -337,9 +339,9 @@ function extend(decision: Decision | undefined, answer: number, alternatives: Ru
 }
 
 /** Adds the ranges of one interface, from its number 0 to the end of all numbers. */
-function appendRanges(ranges: Range[], rules: readonly Rule[], layout: Layout, missing: Set<string>): void {
+function appendRanges(ranges: Range[], rules: readonly Rule[], layout: Layout): void {
   const { abi, narrow, defaultAnswer } = layout;
-  const { decisions, lastNumber } = decide(rules, layout, missing);
+  const { decisions, lastNumber } = decide(rules, layout);
   // A profile that names no call of an interface says nothing about the age of its calls.
   const unknownAnswer = lastNumber < 0 ? defaultAnswer : layout.unknownAnswer;
   const base = abi === "x32" ? X32_BIT : 0;

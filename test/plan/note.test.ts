@@ -47,6 +47,23 @@ test("version 2 of cgroups has other files and scales, and a program for devices
   expect(found.some(({ says }) => says.includes("cgroup2 filesystem"))).toBe(true);
 });
 
+test("a filter has no rules for calls and architectures that this machine lacks", () => {
+  const [architecture, elsewhere, nowhere, ...others] = about(
+    noted(HOSTS.v2, ({ linux }) => {
+      linux.seccomp = {
+        defaultAction: "SCMP_ACT_ALLOW",
+        architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_S390X"],
+        syscalls: [{ names: ["read", "s390_sthyi", "raed"], action: "SCMP_ACT_ERRNO" }],
+      };
+    }),
+    "/spec/linux/seccomp",
+  );
+  expect(architecture).toMatchObject({ kind: "skipped", says: "nothing is filtered for SCMP_ARCH_S390X" });
+  expect(elsewhere).toMatchObject({ says: "there is no rule for s390_sthyi", steps: [expect.any(Number)] });
+  expect(nowhere).toMatchObject({ says: "there is no rule for raed", because: expect.stringContaining("no Linux") });
+  expect(others).toEqual([]);
+});
+
 test("version 1 has other files, lists for devices, and nobody is born into it", () => {
   const found = noted(HOSTS.v1, (spec) => {
     spec.linux.resources = { memory: { limit: 1 << 26 } };
