@@ -34,6 +34,7 @@ import { isShared } from "../plan/namespaces.ts";
 import { joinPath } from "../plan/path.ts";
 import type { Plan } from "../plan/step.ts";
 import type { Mount, Process, Resources, Spec, State, Status } from "../spec/spec.ts";
+import { keptFilters } from "./filters.ts";
 import { userFacts } from "./identity.ts";
 import { FAILURES, keepFailure, readDefinition, readPlan, recordExec } from "./recording.ts";
 import { requireStatus, statusOf } from "./state.ts";
@@ -137,7 +138,7 @@ export class Container {
     const host = hostFor(definition);
     const preserved = start.preserved ?? [];
     const whole = { ...userFacts(definition), ...definition, preserved: preserved.length };
-    const plan = altered(compile(whole, host), start);
+    const plan = altered(compile(whole, host, keptFilters(root)), start);
     for (const each of withheldCapabilities(spec.process ?? { cwd: "/" }, spec, host)) start.warn?.(sayWithheld(each));
     const store = Store.make(root, id) ?? remake(root, id);
     const container = new Container(root, id);
@@ -465,7 +466,7 @@ export class Container {
     };
     const host = detectHost();
     for (const each of withheldCapabilities(process, spec, host)) start.warn?.(sayWithheld(each));
-    const plan = altered(compileExec(definition, host), start);
+    const plan = altered(compileExec(definition, host, keptFilters(this.#root)), start);
     const { trace, number, failed } = recordExec(`${this.#root}/${this.id}`, definition, host);
     const context = this.#context(-1, record, start);
     context.container = { pid: record.pid };

@@ -77,12 +77,17 @@ export interface Failure {
 type KeptExec = Omit<ExecDefinition, "spec">;
 type Kept = { host: Host } & ({ definition: Definition } | { exec: KeptExec });
 
-/** A definition as it is kept. A spec seldom has an integer that JSON cannot carry; those that do are kept exactly. */
+/** A definition as it is kept. */
 export function printDefinition(kept: Kept): string {
+  return printExactly(kept);
+}
+
+/** Parts of a spec as JSON. They seldom have an integer that JSON cannot carry; those that do are kept exactly. */
+export function printExactly(value: object): string {
   try {
-    return JSON.stringify(kept);
+    return JSON.stringify(value);
   } catch {
-    return JSON.stringify(kept, (_, value: unknown) =>
+    return JSON.stringify(value, (_, value: unknown) =>
       typeof value === "bigint" ? { $integer: [value.toString()] } : value,
     );
   }

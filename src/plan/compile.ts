@@ -1,4 +1,5 @@
 import { NAMESPACES } from "../linux/namespaces.ts";
+import { compileSeccomp, type FilterSource } from "../seccomp/compile.ts";
 import type { NamespaceType, Process } from "../spec/spec.ts";
 import { grantCapabilities } from "./capabilities.ts";
 import { cloneIntoCgroups, cloneProcess, createCgroup, openCgroups, openDirectories, startUnit } from "./cgroup.ts";
@@ -38,8 +39,11 @@ import { refuseUnsupported } from "./unsupported.ts";
 /** A container without a process of its own (OCI lets config.json leave it out) can be created, but not started. */
 const NO_PROCESS: Process = { cwd: "/" };
 
-/** The order of isolation. Read this to know what happens, and when. */
-export function compile(given: Definition, host: Host): Plan {
+/**
+ * The order of isolation. Read this to know what happens, and when.
+ * @param filterOf what knows the filters of profiles: that they are the same does not depend on it, how long it takes does
+ */
+export function compile(given: Definition, host: Host, filterOf: FilterSource = compileSeccomp): Plan {
   const definition = { ...given, spec: bindSharedViews(given.spec, host) };
   const { spec, start, preserved, home } = definition;
   const process = grantCapabilities(spec.process ?? NO_PROCESS, spec, host);
@@ -109,7 +113,7 @@ export function compile(given: Definition, host: Host): Plan {
     ...waitForStart(start, late && isNew(spec, "pid")),
     ...initHooks(spec, "startContainer", environmentOf(process, home)),
     ...keepDescriptors(preserved),
-    ...filterSyscalls(process, seccomp, host, start === "now" ? "creating" : "created"),
+    ...filterSyscalls(process, seccomp, host, start === "now" ? "creating" : "created", filterOf),
     ...execute(process, home),
     ...hostHooks(spec, "poststart"),
   ]);
@@ -117,7 +121,7 @@ export function compile(given: Definition, host: Host): Plan {
 }
 
 /** A further process in a container that runs: the same steps, but everything is joined instead of made. */
-export function compileExec(definition: ExecDefinition, host: Host): Plan {
+export function compileExec(definition: ExecDefinition, host: Host, filterOf: FilterSource = compileSeccomp): Plan {
   const { id, spec, cgroups, preserved, home, setgroups } = definition;
   const process = grantCapabilities(definition.process, spec, host);
   const seccomp = spec.linux?.seccomp;
@@ -165,7 +169,7 @@ export function compileExec(definition: ExecDefinition, host: Host): Plan {
     ...findExecutable(process),
     { name: "dieWithParent", args: { signal: 0 }, from: "/spec/process" },
     ...keepDescriptors(preserved),
-    ...filterSyscalls(process, seccomp, host, "running"),
+    ...filterSyscalls(process, seccomp, host, "running", filterOf),
     ...execute(process, home),
   ]);
 }

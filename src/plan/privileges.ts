@@ -1,5 +1,5 @@
 import { capabilityMask } from "../linux/capabilities.ts";
-import { compileSeccomp } from "../seccomp/compile.ts";
+import type { FilterSource } from "../seccomp/compile.ts";
 import type { Capabilities, Process, Seccomp } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
 import type { Step } from "./step.ts";
@@ -67,9 +67,10 @@ export function filterSyscalls(
   seccomp: Seccomp | undefined,
   host: Host,
   status: "creating" | "created" | "running",
+  filterOf: FilterSource,
 ): Step[] {
   if (seccomp === undefined) return [];
-  const { program, flags, notify } = compileSeccomp(seccomp, host.machine);
+  const { program, flags, notify } = filterOf(seccomp, host.machine);
   const from = "/spec/linux/seccomp";
   const { listenerPath = "", listenerMetadata } = seccomp;
   const load: Step[] = notify

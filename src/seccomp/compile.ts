@@ -12,7 +12,7 @@ import { type Abi, syscallNumbers } from "./syscalls.ts";
 
 export type Machine = "x86_64" | "aarch64";
 
-export interface SeccompFilter {
+export interface Filter {
   /** struct sock_filter[], little endian: 8 bytes an instruction. */
   program: Uint8Array;
   /** SECCOMP_FILTER_FLAG_* for seccomp(2). */
@@ -20,6 +20,9 @@ export interface SeccompFilter {
   /** Whether seccomp(2) returns a listener, which answers for the calls with SCMP_ACT_NOTIFY. */
   notify: boolean;
 }
+
+/** Who has a profile's filter: compileSeccomp, or somebody who remembers what that has said. */
+export type FilterSource = (seccomp: Seccomp, machine: Machine) => Filter;
 
 // linux/seccomp.h, SECCOMP_RET_*: as signed numbers, the smaller is the stricter.
 const ACTIONS: Readonly<Record<SeccompAction, number>> = {
@@ -171,7 +174,7 @@ interface Range {
  * @throws ContainerError if a value is out of range, if SCMP_ACT_NOTIFY would block the runtime itself, or if the
  *   program exceeds the kernel's 4096 instructions
  */
-export function compileSeccomp(seccomp: Seccomp, machine: Machine): SeccompFilter {
+export function compileSeccomp(seccomp: Seccomp, machine: Machine): Filter {
   const { defaultAction, defaultErrnoRet, syscalls = [] } = seccomp;
   refuseBlockingNotify(seccomp);
   const interfaces = selectInterfaces(seccomp, machine);

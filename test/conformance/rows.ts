@@ -117,10 +117,7 @@ export const SECTIONS = {
     "linux.seccomp.flags": "TSYNC, LOG, SPEC_ALLOW, WAIT_KILLABLE_RECV",
     "linux.seccomp.listenerPath": "SCMP_ACT_NOTIFY and listenerMetadata",
     "linux.seccomp newer": "ENOSYS for system calls newer than the profile",
-    "linux.seccomp cache": {
-      words: "compiled programs are kept for the next container",
-      reason: "there is no such thing yet: every filter is compiled anew",
-    },
+    "linux.seccomp cache": "compiled programs are kept for the next container",
     "linux.maskedPaths": "paths that tell nothing",
     "linux.readonlyPaths": "paths that cannot be changed",
     "linux.sysctl": "settings of its namespaces, and no others",

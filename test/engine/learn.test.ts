@@ -1,9 +1,9 @@
 import { type ChildProcess, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { alive, until } from "../support/bundle.ts";
+import { alive, states, until } from "../support/bundle.ts";
 import { type EngineOutcome, engineCommand, type How, Machine } from "../support/engine.ts";
 import { cgroupDirectories } from "../support/host-snapshot.ts";
 
@@ -42,7 +42,7 @@ afterAll(() => machine.close());
 /** A lesson's containers, their cgroups and their state are gone, and nobody watches over them any more. */
 function expectNothingLeft(): void {
   until("the keepers have ended", () => machine.processes().length === 0);
-  expect(existsSync(machine.root) ? readdirSync(machine.root) : []).toEqual([]);
+  expect(states(machine.root)).toEqual([]);
   expect(cgroupDirectories().filter((path) => path.includes("/learn-"))).toEqual([]);
 }
 
@@ -267,7 +267,7 @@ describe("without privileges", () => {
     ]);
     for (const { checks } of taken) expect(checks.filter(({ held }) => !held)).toEqual([]);
     for (const { lacks } of given) expect(lacks ?? "the host's root").toBe("the host's root");
-    expect(readdirSync(join(home, "caisson"))).toEqual([]);
+    expect(states(join(home, "caisson"))).toEqual([]);
   });
 
   test("a user without a runtime directory is told so", () => {

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { results, until } from "../support/bundle.ts";
+import { results, states, until } from "../support/bundle.ts";
 import { expectFailure, lastLine, Machine } from "../support/engine.ts";
 
 let machine: Machine;
@@ -238,7 +238,7 @@ test("a name is one container's until that is removed, and --rm leaves nothing",
     ).toMatchObject({ status: 3, stderr: "" });
   machine.settle();
   for (const directory of ["containers", "names"]) expect(readdirSync(join(machine.data, directory))).toEqual([]);
-  expect(readdirSync(machine.root)).toEqual([]);
+  expect(states(machine.root)).toEqual([]);
 });
 
 test("what is called is found by name, id or the id's beginning; what is not there is said", () => {

@@ -1,5 +1,20 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { defaultProfile } from "../../src/seccomp/default-profile.ts";
@@ -21,6 +36,7 @@ import {
   seenIn,
   start,
   state,
+  stateRoot,
   until,
 } from "../support/bundle.ts";
 
@@ -330,3 +346,158 @@ test.each([
   expect(seenIn(ended).seccomp.mode).toBe(2);
   expect(readFileSync(log, "utf8")).toContain(`seccomp(SECCOMP_SET_MODE_FILTER, ${kernel}, `);
 });
+
+describe("compiled filters", () => {
+  const directory = () => join(stateRoot(), ".seccomp");
+  const names = () => readdirSync(directory()).sort();
+  /** Refuses mkdir so, and nothing else. */
+  const refusing = (errnoRet: number) =>
+    denying({ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO", errnoRet, args: [] });
+  /** What mkdir says under that profile. */
+  const mkdirUnder = (seccomp: Seccomp) =>
+    results(
+      probe(
+        (spec) => {
+          spec.root.readonly = false;
+          spec.linux.seccomp = seccomp;
+        },
+        ["--mkdir", "/new"],
+      ).actions,
+    )[0];
+  /** The file of a profile that no container has had yet. */
+  const fileOf = (errnoRet: number): string => {
+    rmSync(directory(), { recursive: true, force: true });
+    mkdirUnder(refusing(errnoRet));
+    const [name = ""] = names();
+    expect(names()).toEqual([name]);
+    return join(directory(), name);
+  };
+  const EOPNOTSUPP = 95;
+  const EIO = 5;
+  const DIGEST_BYTES = 32;
+  /** As if that content had been compiled for this file's profile. */
+  const vouchFor = (file: string, content: Buffer) => {
+    const key = file.slice(-64);
+    writeFileSync(file, Buffer.concat([createHash("sha256").update(key).update(content).digest(), content]));
+  };
+
+  test("are kept for the next container with the same profile, whoever listens", () => {
+    covers("linux.seccomp cache");
+    const other = readFileSync(fileOf(EIO)).subarray(DIGEST_BYTES);
+    const file = fileOf(EOPNOTSUPP);
+    expect(lstatSync(file).mode & 0o777).toBe(0o600);
+    expect(lstatSync(directory()).mode & 0o777).toBe(0o700);
+    const { ino } = lstatSync(file);
+    expect(mkdirUnder({ ...refusing(EOPNOTSUPP), listenerPath: "/nobody" })).toBe("EOPNOTSUPP");
+    expect([names().length, lstatSync(file).ino]).toEqual([1, ino]);
+    // that it is used, and not only left alone, is seen by what nobody would compile from this profile
+    vouchFor(file, other);
+    expect(mkdirUnder(refusing(EOPNOTSUPP))).toBe("EIO");
+    const bundle = idle((spec) => {
+      spec.linux.seccomp = refusing(EOPNOTSUPP);
+    });
+    expect(results(seenIn(exec(bundle, ["/bin/probe", "--mkdir", "/new"])).actions)).toEqual(["EIO"]);
+  });
+
+  test.each<[string, (file: string, weaker: Buffer) => void]>([
+    ["of which a bit has changed", (file) => flip(file, 150)],
+    ["whose flags have changed", (file) => flip(file, DIGEST_BYTES)],
+    ["cut short", (file) => writeFileSync(file, readFileSync(file).subarray(0, -8))],
+    ["of no length", (file) => writeFileSync(file, "")],
+    ["too long", (file) => writeFileSync(file, Buffer.alloc(1 << 20))],
+    ["of another profile", (file, weaker) => writeFileSync(file, weaker)],
+    [
+      "that others may read",
+      (file, weaker) => {
+        vouchFor(file, weaker.subarray(DIGEST_BYTES));
+        chmodSync(file, 0o644);
+      },
+    ],
+    [
+      "of somebody else",
+      (file, weaker) => {
+        vouchFor(file, weaker.subarray(DIGEST_BYTES));
+        chownSync(file, 1000, 0);
+      },
+    ],
+    [
+      "behind a link",
+      (file, weaker) => {
+        vouchFor(file, weaker.subarray(DIGEST_BYTES));
+        renameSync(file, `${file}.moved`);
+        symlinkSync(`${file}.moved`, file);
+      },
+    ],
+    [
+      "that is a FIFO",
+      (file) => {
+        rmSync(file);
+        expect(spawnSync("mkfifo", ["-m", "600", file]).status).toBe(0);
+      },
+    ],
+  ])("one %s is not believed, but replaced", (_, damage) => {
+    const weaker = readFileSync(fileOf(EIO));
+    const file = fileOf(EOPNOTSUPP);
+    const compiled = readFileSync(file);
+    damage(file, weaker);
+    expect(mkdirUnder(refusing(EOPNOTSUPP))).toBe("EOPNOTSUPP");
+    expect(lstatSync(file)).toMatchObject({ uid: 0, nlink: 1 });
+    expect(lstatSync(file).mode).toBe(0o100600);
+    expect(readFileSync(file).equals(compiled)).toBe(true);
+  });
+
+  test.each<[string, (path: string) => void]>([
+    ["that others may enter", (path) => chmodSync(path, 0o755)],
+    ["of somebody else", (path) => chownSync(path, 1000, 0)],
+    [
+      "behind a link",
+      (path) => {
+        renameSync(path, `${path}-moved`);
+        symlinkSync(`${path}-moved`, path);
+      },
+    ],
+    [
+      "in whose place a file is",
+      (path) => {
+        rmSync(path, { recursive: true });
+        writeFileSync(path, "x");
+      },
+    ],
+  ])("of a directory %s are not believed, and none is put there", (_, damage) => {
+    const other = readFileSync(fileOf(EIO)).subarray(DIGEST_BYTES);
+    vouchFor(fileOf(EOPNOTSUPP), other);
+    damage(directory());
+    expect(mkdirUnder(refusing(EOPNOTSUPP))).toBe("EOPNOTSUPP");
+    expect(mkdirUnder(refusing(EIO + 1))).toBe("ENXIO");
+    if (lstatSync(directory()).isDirectory()) expect(names()).toHaveLength(1);
+    rmSync(directory(), { recursive: true });
+    rmSync(`${directory()}-moved`, { recursive: true, force: true });
+  });
+
+  test("are few: the oldest go", () => {
+    const file = fileOf(EOPNOTSUPP);
+    for (let i = 0; i < 100; i++) {
+      writeFileSync(join(directory(), `old-${i}`), "");
+      utimesSync(join(directory(), `old-${i}`), i, i);
+    }
+    expect(mkdirUnder(refusing(EIO))).toBe("EIO");
+    expect(names()).toHaveLength(64);
+    expect(names()).toContain(file.slice(-64));
+    expect(names()).not.toContain("old-37");
+    expect(names()).toContain("old-38");
+  });
+
+  test("are not needed: a state root that takes none will do", () => {
+    mkdirSync(stateRoot(), { recursive: true, mode: 0o700 });
+    rmSync(directory(), { recursive: true, force: true });
+    symlinkSync("/nowhere", directory());
+    expect(mkdirUnder(refusing(EIO))).toBe("EIO");
+    rmSync(directory());
+  });
+});
+
+function flip(file: string, at: number): void {
+  const bytes = readFileSync(file);
+  bytes.writeUInt8(bytes.readUInt8(at) ^ 1, at);
+  writeFileSync(file, bytes);
+}

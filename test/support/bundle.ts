@@ -80,9 +80,9 @@ export function stateRoot(): string {
   return join(scratchDirectory(), "state");
 }
 
-/** What is in it, but for the traces of failed creations, which are kept. */
-export function states(): string[] {
-  return existsSync(stateRoot()) ? readdirSync(stateRoot()).filter((name) => name !== ".failed") : [];
+/** The containers in a state directory: what is kept there beside them begins with a dot. */
+export function states(root = stateRoot()): string[] {
+  return existsSync(root) ? readdirSync(root).filter((name) => !name.startsWith(".")) : [];
 }
 
 /** The runtime's command line: CAISSON_BIN, or with CAISSON_BIN=node the JavaScript under Node; a name chooses the face. */

@@ -1,7 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
+import { states } from "./bundle.ts";
 
 /** What a container could leave on the host, a line each. */
 export interface HostSnapshot {
@@ -12,7 +13,6 @@ export interface HostSnapshot {
 
 export function snapshotHost(): HostSnapshot {
   const processes = processesNamed(/^caisson|^probe$/);
-  const states = existsSync("/run/caisson") ? readdirSync("/run/caisson").filter((name) => name !== ".failed") : [];
   return {
     processes,
     lines: [
@@ -21,7 +21,7 @@ export function snapshotHost(): HostSnapshot {
       ...readdirSync("/sys/class/net").map((name) => `link ${name}`),
       ...firewallRules().map((rule) => `rule ${rule}`),
       ...processes.map((process) => `process ${process}`),
-      ...states.map((name) => `state ${name}`),
+      ...states("/run/caisson").map((name) => `state ${name}`),
       `ip_forward ${readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8").trim()}`,
     ],
   };
