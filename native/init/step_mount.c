@@ -11,9 +11,20 @@
 #define PATH_MAX 4096
 #define UMOUNT_NOFOLLOW 8
 
+/*
+ * Where it is not over the host's root, hooks are to find it, and work in it, as runc has it. Above it may be what is
+ * closed to the root of a user namespace: then they find what lies beneath its mounts.
+ */
 long step_attach_root(struct run *run, const union plan_arg *arg)
 {
-	return sys(run, __NR_move_mount, run->slots[arg[0].slot], "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
+	int root = run->slots[arg[0].slot];
+	const char *at = arg[1].string;
+	unsigned int flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS;
+	long attached = sys(run, __NR_move_mount, root, "", AT_FDCWD, at, flags);
+	if (attached == -EACCES)
+		attached = sys(run, __NR_move_mount, root, "", AT_FDCWD, "/", flags);
+	RESULT(attached);
+	return at[1] == 0 ? 0 : sys(run, __NR_fchdir, root);
 }
 
 /* A parameter is "key" or "key=value"; values keep their own '='. */

@@ -84,7 +84,7 @@ export function compile(given: Definition, host: Host, filterOf: FilterSource = 
     ...raiseLoopback(definition),
     ...leaveMounts(spec),
     ...(inside ? cloneInside(trees) : []),
-    ...attachRoot(spec),
+    ...attachRoot(definition),
     ...fillVolumes(definition),
     ...mountFilesystems(definition, host),
     ...makeDevices(spec, host),

@@ -44,9 +44,16 @@ export function leaveMounts(spec: Spec): Step[] {
   return [{ name: "setPropagation", args: { propagation }, from: "/spec/linux/rootfsPropagation" }];
 }
 
-/** The root becomes the newest of its mounts. */
-export function attachRoot(spec: Spec): Step[] {
-  return isNew(spec, "mount") ? [{ name: "attachRoot", args: { root: "root" }, from: "/spec/root" }] : [];
+/**
+ * The root becomes the newest of its mounts: over the host's, or, for hooks that look into it, where the bundle has it.
+ * chroot alone would leave what is beside it within reach.
+ */
+export function attachRoot({ spec, root, bundle, noPivot }: Definition): Step[] {
+  if (!isNew(spec, "mount")) return [];
+  const { prestart = [], createRuntime = [], createContainer = [] } = spec.hooks ?? {};
+  const hooked = [prestart, createRuntime, createContainer].some(({ length }) => length > 0);
+  const at = hooked && root === undefined && noPivot !== true ? joinPath(bundle, spec.root?.path ?? "") : "/";
+  return [{ name: "attachRoot", args: { root: "root", at }, from: "/spec/root" }];
 }
 
 /** Engines expect a missing working directory to be made. */

@@ -17,6 +17,7 @@ import {
   remove,
   rewrite,
   run,
+  seenIn,
   start,
   state,
   stateRoot,
@@ -291,6 +292,45 @@ test("a hook that names no environment has the runtime's; inside of the containe
   const [outside, inside] = ["outside", "inside"].map((name) => readFileSync(join(bundle.path, "log", name), "utf8"));
   expect(outside).toBe("of the runtime///somewhere\n");
   expect(inside).toBe("/of the process//root\n");
+});
+
+test("hooks before the root is entered find it where the bundle has it, with its mounts, and mount into it", () => {
+  const { bundle, records } = hookedBundle((spec) => {
+    const directory = dirname(spec.hooks?.poststop?.[0]?.path ?? "");
+    const hook = (script: string) => [{ path: "/bin/sh", args: ["sh", "-c", `set -e; ${script}`] }];
+    const gift = `${directory}/gift`;
+    spec.process.args = ["/bin/sh", "-c", "cat /of-runtime /of-container > /log/order"];
+    spec.root.readonly = true;
+    spec.hooks = {
+      // a hook of the host's namespaces enters the container's
+      createRuntime: hook(
+        `pid=$(sed 's/.*"pid":\\([0-9]*\\).*/\\1/'); nsenter -m -t $pid mount --bind ${gift} ${directory}/rootfs/of-runtime`,
+      ),
+      // libraries are put beside the image's from the directory that runc's hooks work in
+      createContainer: hook(
+        `test -e ${directory}/rootfs/proc/self; test $(pwd) = ${directory}/rootfs; mount --bind ${gift} ./of-container`,
+      ),
+      poststop: spec.hooks?.poststop ?? [],
+    };
+  });
+  writeFileSync(join(bundle.path, "gift"), "a gift\n");
+  for (const name of ["of-runtime", "of-container"]) writeFileSync(join(bundle.rootfs, name), "nothing\n");
+  const before = readFileSync("/proc/self/mountinfo", "utf8");
+  expect(run(bundle)).toMatchObject({ status: 0, stderr: "" });
+  expect(readFileSync(join(bundle.path, "log", "order"), "utf8")).toBe("a gift\na gift\n");
+  expect(records()).toHaveLength(2);
+  expect(readFileSync("/proc/self/mountinfo", "utf8")).toBe(before);
+});
+
+test("a root above which all is closed to its user namespace has its hooks all the same", () => {
+  const ids = [{ containerID: 0, hostID: 200000, size: 65536 }];
+  const bundle = makeBundle((spec) => {
+    spec.linux.namespaces?.push({ type: "user" });
+    Object.assign(spec.linux, { uidMappings: ids, gidMappings: ids });
+    spec.hooks = { createContainer: [{ path: "/bin/true" }] };
+  });
+  chmodSync(bundle.path, 0o700);
+  expect(seenIn(run(bundle)).pid).toBe(1);
 });
 
 test("the trace has the hooks that run after start", () => {

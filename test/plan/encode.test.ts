@@ -41,7 +41,7 @@ function decode({ bytes }: Encoded): { inherited: number; steps: Decoded[] } {
 const setHostname = (name: string): Step => ({ name: "setHostname", args: { name }, from: "/spec/hostname" });
 const openRoot: Step = { name: "openRoot", args: { path: "/r", propagation: 0, slot: "root" }, from: "/spec/root" };
 const startInit: Step = { name: "startInit", args: { preserved: 0 }, from: "/spec" };
-const attachRoot: Step = { name: "attachRoot", args: { root: "root" }, from: "/spec/root" };
+const attachRoot: Step = { name: "attachRoot", args: { root: "root", at: "/" }, from: "/spec/root" };
 const openNamespace = (slot: string): Step => ({
   name: "openNamespace",
   args: { path: `/${slot}`, slot },

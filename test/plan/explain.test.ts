@@ -5,7 +5,7 @@ import type { Plan } from "../../src/plan/step.ts";
 const PLAN: Plan = [
   { name: "makeCgroup", args: { path: `/sys/fs/cgroup/memory/${"ab".repeat(32)}` }, from: "/spec/linux/cgroupsPath" },
   { name: "startInit", args: { preserved: 0 }, from: "/spec" },
-  { name: "attachRoot", args: { root: "root" }, from: "/spec/root" },
+  { name: "attachRoot", args: { root: "root", at: "/" }, from: "/spec/root" },
   { name: "setHostname", args: { name: "*a_b*" }, from: "/spec/hostname" },
   { name: "execute", args: { arguments: ["true"], environment: [] }, from: "/spec/process/args" },
 ];
