@@ -2,6 +2,7 @@ import { capabilityNames } from "../linux/capabilities.ts";
 import { NAMESPACES } from "../linux/namespaces.ts";
 import { LIMIT_WORDS } from "../linux/process-status.ts";
 import { RLIMITS } from "../linux/rlimits.ts";
+import type { Step } from "../plan/step.ts";
 import { rootPath } from "./paths.ts";
 import { type Facts, innocent, type Question, refuses } from "./question.ts";
 
@@ -44,7 +45,7 @@ const namespaces: Question = ({ step, code, caller }, facts) => {
 };
 
 /** Processes that are all used up. */
-const processes: Question = ({ code, call, caller }, facts) => {
+const processes: Question = ({ code, call, caller, step }, facts) => {
   if (code !== "EAGAIN" || !["clone3", "vfork", "execve", "setresuid"].includes(call?.name ?? "")) return [];
   const [uid = ""] = (caller.status.Uid ?? "").split(/\s+/);
   const limit = caller.limits["Max processes"] ?? "unlimited";
@@ -58,7 +59,9 @@ const processes: Question = ({ code, call, caller }, facts) => {
           "raise the limit (ulimit -u, limits.conf, systemd's LimitNPROC=), or end processes of that user",
         )
       : innocent(`RLIMIT_NPROC allowed the caller ${limit}; it had ${own}, others of user ${uid} have ${others} now`),
-    ...(call?.name === "clone3" || call?.name === "vfork" ? [pidsMax(facts), pidMax(facts)] : []),
+    ...(call?.name === "clone3" || call?.name === "vfork"
+      ? [pidsMax(countedIn(step, facts), facts), pidMax(facts)]
+      : []),
   ];
   return limits.flat();
 };
@@ -71,14 +74,21 @@ function processesOf(uid: string, facts: Facts): number {
     .reduce((sum, status) => sum + Number(/^Threads:\s+(\d+)$/m.exec(status)?.[1] ?? 1), 0);
 }
 
-/** pids.max of our cgroup and of all above it. */
-function pidsMax(facts: Facts) {
+/** The cgroup in which the process that was not made would have been counted: the container's, or our own. */
+function countedIn(step: Step, facts: Facts): string {
+  const old = "/sys/fs/cgroup/pids";
+  const version2 = facts.list(old) === undefined;
+  if (version2 && step.name === "cloneInto") return step.args.cgroup;
   const own = facts.text("/proc/self/cgroup") ?? "";
   const path = /^\d+:(?:[^:]*,)?pids(?:,[^:]*)?:(.*)$/m.exec(own)?.[1] ?? /^0::(.*)$/m.exec(own)?.[1] ?? "/";
-  const base = facts.list("/sys/fs/cgroup/pids") === undefined ? "/sys/fs/cgroup" : "/sys/fs/cgroup/pids";
+  return `${version2 ? "/sys/fs/cgroup" : old}${path}`;
+}
+
+/** pids.max of a cgroup and of all above it. */
+function pidsMax(path: string, facts: Facts) {
   const names = path.split("/").filter((name) => name !== "");
   for (let length = names.length; length > 0; length--) {
-    const directory = [base, ...names.slice(0, length)].join("/");
+    const directory = `/${names.slice(0, length).join("/")}`;
     const [max, current] = [facts.text(`${directory}/pids.max`), facts.text(`${directory}/pids.current`)];
     if (max !== undefined && max !== "max" && Number(current) >= Number(max))
       return refuses(
@@ -86,7 +96,7 @@ function pidsMax(facts: Facts) {
         `write a higher number to ${directory}/pids.max, or end processes in there`,
       );
   }
-  return innocent("no pids.max from our cgroup upwards is reached");
+  return innocent(`no pids.max from ${path} upwards is reached`);
 }
 
 function pidMax(facts: Facts) {

@@ -7,6 +7,8 @@ import { errnoName, type SyscallName, tryCall } from "../kernel/syscall.ts";
 import { type MountEntry, parseMountinfo } from "../linux/mountinfo.ts";
 import type { Facts, Space, Walk } from "./question.ts";
 
+const EPIPE = 32;
+
 /** Looks at this host as it is now. Nothing is changed, and nothing of a container's is followed out of its root. */
 export function lookAround(): Facts {
   let mounts: MountEntry[] | undefined;
@@ -32,6 +34,7 @@ export function lookAround(): Facts {
           close(directory);
         }
       }),
+    log: (word) => messagesWith(word),
     release: release(),
   };
 }
@@ -157,6 +160,23 @@ function answerTo(name: string): string | undefined {
   if (wrong === undefined) return;
   const result = tryCall(name as SyscallName, ...wrong); // a key of WRONG, and those are calls that we know
   return result < 0 ? errnoName(-result) : "success";
+}
+
+/** Each read of /dev/kmsg is one message, "level,number,µs,flags;text" (kernel.org, ABI/testing/dev-kmsg). */
+function messagesWith(word: string): string[] | undefined {
+  const log = tryCall("openat", AT_FDCWD, "/dev/kmsg", O.RDONLY | O.NONBLOCK | O.CLOEXEC, 0);
+  if (log < 0) return;
+  const found: string[] = [];
+  const message = Buffer.alloc(8192);
+  for (;;) {
+    const length = tryCall("read", log, message, message.length);
+    if (length > 0) {
+      const [text = ""] = message.toString("utf8", 0, length).split("\n");
+      if (text.includes(word)) found.push(text.slice(text.indexOf(";") + 1));
+    } else if (length !== -EPIPE) break; // EPIPE: what was next has been written over
+  }
+  close(log);
+  return found;
 }
 
 function processes(): string[] {

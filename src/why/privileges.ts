@@ -137,6 +137,34 @@ const mapping: Question = ({ step, code, plan }) => {
   );
 };
 
+/** What AppArmor calls what these do; other calls are judged by the files and capabilities they need. */
+const OPERATIONS: { readonly [call: string]: string } = {
+  mount: "mount",
+  move_mount: "mount",
+  umount2: "umount",
+  pivot_root: "pivotroot",
+};
+
+/** A profile of AppArmor's that confines the caller, and init with him: what it refuses stands in the kernel's log. */
+const confinement: Question = ({ code, call, caller }, facts) => {
+  const [, profile] = /^(.+) \(enforce\)$/.exec(caller.label ?? "") ?? [];
+  if (profile === undefined || call === undefined || !REFUSALS.includes(code)) return [];
+  const operation = OPERATIONS[call.name];
+  const refused = facts
+    .log(`profile="${profile}"`)
+    ?.filter((line) => line.includes('apparmor="DENIED"'))
+    .filter((line) => operation === undefined || line.includes(`operation="${operation}"`))
+    .at(-1);
+  if (refused === undefined)
+    return innocent(
+      `the caller was confined by the AppArmor profile ${profile}; the kernel's log has no such refusal of its (auditd, where it runs, takes them: ausearch -m AVC)`,
+    );
+  return refuses(
+    `the caller was confined by the AppArmor profile ${profile}, whose last such refusal in the kernel's log is ${refused.slice(refused.indexOf("apparmor="))}`,
+    `allow it in the profile ${profile}, or start the caller without one (aa-exec -p unconfined, systemd's AppArmorProfile=)`,
+  );
+};
+
 /** AppArmor and SELinux. */
 const label: Question = ({ step, code, caller, call }, facts) => {
   if (step.name !== "writeProc" || call === undefined || !step.from.includes("apparmor")) return [];
@@ -150,4 +178,4 @@ const label: Question = ({ step, code, caller, call }, facts) => {
   return innocent(`the caller's own label is ${caller.label ?? "none"}`);
 };
 
-export const PRIVILEGES: readonly Question[] = [capability, userNamespace, filter, mapping, label];
+export const PRIVILEGES: readonly Question[] = [capability, userNamespace, filter, mapping, confinement, label];

@@ -51,6 +51,8 @@ export interface Facts {
   namespaces(file: string): number;
   /** Why the kernel does not execute a file in a root, by its first bytes; undefined when nothing is wrong with it. */
   defect(root: string, path: string): string | undefined;
+  /** Messages of the kernel's log that have a word in them, the last one last; undefined where we may not read it. */
+  log(word: string): string[] | undefined;
   /** The kernel's release. */
   release: string;
 }

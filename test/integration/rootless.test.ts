@@ -2,7 +2,6 @@ import { spawnSync } from "node:child_process";
 import { chownSync, existsSync, mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
-import { template } from "../../src/spec/template.ts";
 import { covers } from "../conformance/covers.ts";
 import {
   type Bundle,
@@ -10,31 +9,20 @@ import {
   cleanUpFile,
   type Edit,
   type Invocation,
-  makeBundle,
   type Outcome,
   results,
-  rewrite,
   runtimeCommand,
   scratchDirectory,
   seenIn,
 } from "../support/bundle.ts";
 import { cgroupDirectories } from "../support/host-snapshot.ts";
+import { GID, rootless, UID, USER } from "../support/ordinary-user.ts";
 import type { Seen } from "../support/seen.ts";
 
 // A caller that is nobody special, and root of a user namespace: runc's "rootless containers".
 
-const UID = 54_321;
-const GID = 54_322;
 /** What root lends that user in tests that need more than one id. */
 const LENT = 700_000;
-const USER = [
-  "setpriv",
-  `--reuid=${UID}`,
-  `--regid=${GID}`,
-  "--clear-groups",
-  "--inh-caps=-all",
-  "--bounding-set=-all",
-];
 /** newuidmap is root's program by its set-user-id bit, and needs capabilities in its bounding set. */
 const LENDER = USER.slice(0, -1);
 const ROOT_OF_NAMESPACE = [...LENDER, "unshare", "--user", "--map-root-user"];
@@ -65,19 +53,6 @@ function asUser(words: readonly string[], { through = USER, program, env = {} }:
 
 const reachable = () => asUser(["--version"]).status === 0;
 const UNREACHABLE = "an ordinary user must be able to execute the build";
-
-/** The spec that `spec --rootless` writes, with the probe in it. */
-function rootless(edit: Edit = () => undefined, ids = { uid: UID, gid: GID }): Bundle {
-  const bundle = makeBundle();
-  const { linux = {}, mounts = [] } = template({ rootless: ids });
-  rewrite(bundle, (spec) => {
-    spec.linux = linux;
-    spec.mounts = mounts;
-    edit(spec);
-  });
-  spawnSync("chown", ["-R", `${UID}:${GID}`, bundle.path]);
-  return bundle;
-}
 
 function runAsUser(bundle: Bundle, how: Invocation = {}): Outcome {
   return asUser(["run", "--bundle", bundle.path, bundle.id], how);

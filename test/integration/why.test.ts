@@ -3,10 +3,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, symli
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Spec } from "../../src/spec/spec.ts";
-import { template } from "../../src/spec/template.ts";
-import type { Why } from "../../src/why/why.ts";
 import {
-  type Bundle,
   cleanUp,
   cleanUpFile,
   type Edit,
@@ -14,85 +11,23 @@ import {
   idle,
   kill,
   makeBundle,
-  rewrite,
   run,
-  runtimeCommand,
   scratchDirectory,
   stateRoot,
   underNode,
 } from "../support/bundle.ts";
 import { engineCommand } from "../support/engine.ts";
-import { PATIENCE } from "../support/patience.ts";
+import { GID, rootless, UID, USER } from "../support/ordinary-user.ts";
+import { causes, only, quoted, whyNot } from "../support/why.ts";
 
 /* `caisson why`: each reason that it knows is brought about for real, and found by looking at the host. */
 
 afterEach(cleanUp);
 afterAll(cleanUpFile);
 
-const UID = 54_321;
-const GID = 54_322;
-const USER = [
-  "setpriv",
-  `--reuid=${UID}`,
-  `--regid=${GID}`,
-  "--clear-groups",
-  "--inh-caps=-all",
-  "--bounding-set=-all",
-];
 /** Mounts of a test are its own. */
 const ALONE = ["unshare", "--mount", "--propagation", "private"];
 const ROOT_OF_NAMESPACE = ["unshare", "--user", "--map-root-user"];
-
-const quoted = (words: readonly string[]) => words.map((word) => `'${word}'`).join(" ");
-
-/** Runs a bundle where it must fail, and asks why from the same place. */
-function whyNot(
-  bundle: Bundle,
-  {
-    through = [],
-    before = "",
-    asking = "",
-    flags = [],
-  }: { through?: string[]; before?: string; asking?: string; flags?: string[] } = {},
-): Why {
-  const state = join(bundle.path, "state");
-  mkdirSync(state);
-  chmodSync(state, 0o777);
-  const places = ["--root", state, "--data", join(bundle.path, "data")];
-  const script = [
-    before,
-    `${asking} ${quoted([...runtimeCommand(), "--root", state, "run", ...flags, "--bundle", bundle.path, bundle.id])} >&2 && exit 99`,
-    `exec ${quoted([...engineCommand(), ...places, "why", "--json", bundle.id])}`,
-  ].join("\n");
-  const [command = "", ...words] = [...through, "sh", "-c", script];
-  const { status, stdout, stderr } = spawnSync(command, words, {
-    encoding: "utf8",
-    input: "",
-    timeout: 60_000 * PATIENCE,
-    maxBuffer: 1 << 26,
-    env: { PATH: process.env.PATH, XDG_RUNTIME_DIR: state, HOME: state },
-  });
-  expect(status === 0 ? "" : `${status} ${stderr}${stdout}`).toBe("");
-  return JSON.parse(stdout);
-}
-
-/** All that was found to be the reason. */
-const causes = ({ causes: found }: Why) => found.map(({ says }) => says).join("\n");
-
-const only = (edit: Edit, how?: Parameters<typeof whyNot>[1]) => whyNot(makeBundle(edit), how);
-
-/** The spec of a container for a user who is nobody special. */
-function rootless(edit: Edit = () => undefined, ids = { uid: UID, gid: GID }): Bundle {
-  const bundle = makeBundle();
-  const { linux = {}, mounts = [] } = template({ rootless: ids });
-  rewrite(bundle, (spec) => {
-    spec.linux = linux;
-    spec.mounts = mounts;
-    edit(spec);
-  });
-  spawnSync("chown", ["-R", `${UID}:${GID}`, bundle.path]);
-  return bundle;
-}
 
 test("says all there is to say about a step that failed: what was asked, what is checked, why not, what to do", () => {
   const bundle = makeBundle((spec) => {

@@ -2,28 +2,24 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { chownSync, existsSync, mkdirSync, rmdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
-import { template } from "../../src/spec/template.ts";
 import {
   type Bundle,
   cleanUp,
   cleanUpFile,
-  type Edit,
-  makeBundle,
   type Outcome,
   results,
-  rewrite,
   runtimeCommand,
   scratchDirectory,
   seenIn,
 } from "../support/bundle.ts";
 import { cgroupDirectories } from "../support/host-snapshot.ts";
+import { GID, rootless, UID, USER } from "../support/ordinary-user.ts";
 import { PATIENCE } from "../support/patience.ts";
 import { CGROUPS, noSwap, ownCgroup } from "./effects.ts";
 
 // What a user may limit who has been handed a part of the tree: cgroups(7), "Delegation".
 
 const NAME = "caissonlodger";
-const UID = 54_321;
 const systemd = existsSync("/run/systemd/system");
 const DELEGATED = `${CGROUPS}/caissontest-lodging`;
 
@@ -32,22 +28,14 @@ let home = "";
 beforeEach(() => {
   home = join(scratchDirectory(), "home");
   mkdirSync(home, { recursive: true });
-  chownSync(home, UID, UID);
+  chownSync(home, UID, GID);
 });
 afterEach(cleanUp);
 afterAll(cleanUpFile);
 
 /** Runs a command of the runtime as the user, through what gives him his cgroup. */
 function asUser(through: readonly string[], runtimeDirectory: string, words: readonly string[]): Outcome {
-  const user = [
-    "setpriv",
-    `--reuid=${UID}`,
-    `--regid=${UID}`,
-    "--clear-groups",
-    "--inh-caps=-all",
-    "--bounding-set=-all",
-  ];
-  const [command = "", ...rest] = [...through, ...user, ...runtimeCommand(), "--root", join(home, "state"), ...words];
+  const [command = "", ...rest] = [...through, ...USER, ...runtimeCommand(), "--root", join(home, "state"), ...words];
   const { status, stdout, stderr } = spawnSync(command, rest, {
     encoding: "utf8",
     timeout: 20_000 * PATIENCE,
@@ -55,19 +43,6 @@ function asUser(through: readonly string[], runtimeDirectory: string, words: rea
     env: { PATH: process.env.PATH, XDG_RUNTIME_DIR: runtimeDirectory, HOME: home },
   });
   return { status: status ?? -1, stdout, stderr };
-}
-
-/** The spec that `spec --rootless` writes, with the probe in it. */
-function rootless(edit: Edit): Bundle {
-  const bundle = makeBundle();
-  const { linux = {}, mounts = [] } = template({ rootless: { uid: UID, gid: UID } });
-  rewrite(bundle, (spec) => {
-    spec.linux = linux;
-    spec.mounts = mounts;
-    edit(spec);
-  });
-  execFileSync("chown", ["-R", `${UID}:${UID}`, bundle.path]);
-  return bundle;
 }
 
 /** The limits that are tried, and what comes of them. */

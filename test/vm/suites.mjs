@@ -12,7 +12,7 @@ const own = (...names) => names.map((name) => `test/vm/${name}.test.ts`);
 const SUITES = {
   "guest, Linux 6.12": {
     files: [
-      ...own("cgroup", "apparmor", "rootless"),
+      ...own("cgroup", "apparmor", "rootless", "why"),
       "test/cgroup/",
       ...integration("cgroups", "lifecycle", "devices", "mounts", "comparison"),
     ],
