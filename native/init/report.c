@@ -71,7 +71,7 @@ long report_call(struct run *run, long nr, const uint64_t args[6])
 	report->started_ns = now_ns();
 	long result = kernel(nr, args);
 	/* the child returns from the same call with the trace still shared: the report is its parent's to finish */
-	if (nr == __NR_clone3 && result == 0)
+	if ((nr == __NR_clone3 || nr == __NR_clone) && result == 0)
 		return result;
 	report->result = result;
 	report->ended_ns = now_ns();

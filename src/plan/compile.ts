@@ -111,9 +111,9 @@ export function compile(given: Definition, host: Host, filterOf: FilterSource = 
     ...dropPrivileges(process, seccomp, setgroupsDenied(spec, host)),
     ...findExecutable(process),
     ...waitForStart(start, late && isNew(spec, "pid")),
-    ...initHooks(spec, "startContainer", environmentOf(process, home)),
     ...keepDescriptors(preserved),
     ...filterSyscalls(process, seccomp, host, start === "now" ? "creating" : "created", filterOf),
+    ...initHooks(spec, "startContainer", environmentOf(process, home)),
     ...execute(process, home),
     ...hostHooks(spec, "poststart"),
   ]);

@@ -59,7 +59,8 @@ export function dropPrivileges(process: Process, seccomp: Seccomp | undefined, g
 }
 
 /**
- * The last steps before execve: after the filter init makes no call but these.
+ * The last steps before startContainer hooks, which are the container's own programs, and execve: after the filter init
+ * makes no call but what these take.
  * @param status what the container's state says when an agent gets the filter's listener
  */
 export function filterSyscalls(

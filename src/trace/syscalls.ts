@@ -23,6 +23,7 @@ const PARAMETERS: { readonly [name: string]: string } = {
   capset: "pp",
   chdir: "p",
   chroot: "p",
+  clone: "xpppp",
   clone3: "pn",
   close: "d",
   close_range: "dxx",

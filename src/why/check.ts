@@ -1,3 +1,6 @@
+const ONE_MORE =
+  "a process more counts against RLIMIT_NPROC of the user, pids.max of every cgroup on the way to the root, kernel.threads-max and kernel.pid_max";
+
 /**
  * What the kernel checks in a call before it answers so: section 2 of the manual, and where that is silent the kernel's
  * own code. By call, then by errno.
@@ -62,8 +65,7 @@ const CHECKS: { readonly [call: string]: { readonly [code: string]: string } } =
   clone3: {
     ENOSPC:
       "each new namespace counts against user.max_*_namespaces of every user namespace from one's own outwards, and they nest at most 32 deep",
-    EAGAIN:
-      "a process more counts against RLIMIT_NPROC of the user, pids.max of every cgroup on the way to the root, kernel.threads-max and kernel.pid_max",
+    EAGAIN: ONE_MORE,
     EPERM:
       "new namespaces but that of users need CAP_SYS_ADMIN; a new user namespace needs one's user and group to be mapped, no chroot, and a host that lets ordinary users make any (kernel.unprivileged_userns_clone, AppArmor)",
     EINVAL: "the flags must fit together, and the kernel must have been built with those namespaces",
@@ -72,10 +74,8 @@ const CHECKS: { readonly [call: string]: { readonly [code: string]: string } } =
     EOPNOTSUPP: "the cgroup is of a domain that cannot hold processes (cgroup.type says domain invalid)",
     ENOMEM: "there must be memory for the process; a pid namespace whose first process has ended takes no more",
   },
-  vfork: {
-    EAGAIN:
-      "a process more counts against RLIMIT_NPROC of the user, pids.max of every cgroup on the way to the root, kernel.threads-max and kernel.pid_max",
-  },
+  clone: { EAGAIN: ONE_MORE },
+  vfork: { EAGAIN: ONE_MORE },
   unshare: {
     EPERM: "new namespaces but that of users need CAP_SYS_ADMIN",
     ENOSPC: "each new namespace counts against user.max_*_namespaces, and they nest at most 32 deep",

@@ -46,7 +46,7 @@ const namespaces: Question = ({ step, code, caller }, facts) => {
 
 /** Processes that are all used up. */
 const processes: Question = ({ code, call, caller, step }, facts) => {
-  if (code !== "EAGAIN" || !["clone3", "vfork", "execve", "setresuid"].includes(call?.name ?? "")) return [];
+  if (code !== "EAGAIN" || !["clone3", "clone", "vfork", "execve", "setresuid"].includes(call?.name ?? "")) return [];
   const [uid = ""] = (caller.status.Uid ?? "").split(/\s+/);
   const limit = caller.limits["Max processes"] ?? "unlimited";
   // init, once it is there, is one more
@@ -59,7 +59,7 @@ const processes: Question = ({ code, call, caller, step }, facts) => {
           "raise the limit (ulimit -u, limits.conf, systemd's LimitNPROC=), or end processes of that user",
         )
       : innocent(`RLIMIT_NPROC allowed the caller ${limit}; it had ${own}, others of user ${uid} have ${others} now`),
-    ...(call?.name === "clone3" || call?.name === "vfork"
+    ...(["clone3", "clone", "vfork"].includes(call?.name ?? "")
       ? [pidsMax(countedIn(step, facts), facts), pidMax(facts)]
       : []),
   ];

@@ -3,7 +3,8 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { readRecording } from "../../src/container/recording.ts";
-import type { HookName } from "../../src/spec/spec.ts";
+import { defaultProfile } from "../../src/seccomp/default-profile.ts";
+import type { HookName, Seccomp } from "../../src/spec/spec.ts";
 import { join as joinTrace } from "../../src/trace/join.ts";
 import { covers } from "../conformance/covers.ts";
 import {
@@ -371,4 +372,61 @@ test("what cannot be taken back is told beside the error, and does not keep the 
     execFileSync("umount", [covered]);
     rmdirSync(covered);
   }
+});
+
+describe("a startContainer hook is under the container's filter", () => {
+  const denying = (names: string[], errnoRet = 95): Seccomp => ({
+    defaultAction: "SCMP_ACT_ALLOW",
+    syscalls: [{ names, action: "SCMP_ACT_ERRNO", errnoRet }],
+  });
+  /** Tries to make a directory, and says what it is; the container's program does nothing. */
+  const watched = (seccomp: Seccomp, noNewPrivileges: boolean, timeout?: number) =>
+    hookedBundle((spec) => {
+      spec.ociVersion = "1.0.2";
+      spec.process.args = ["/bin/true"];
+      spec.process.noNewPrivileges = noNewPrivileges;
+      spec.linux.seccomp = seccomp;
+      const script = "mkdir /log/made 2> /log/refused; grep -E '^(Seccomp|CapEff):' /proc/self/status > /log/status";
+      const hook = { path: "/bin/sh", args: ["sh", "-c", script], env: ["PATH=/bin"] };
+      spec.hooks = { startContainer: [timeout === undefined ? hook : { ...hook, timeout }] };
+    }).bundle;
+  const said = (bundle: Bundle, name: string) => readFileSync(join(bundle.path, "log", name), "utf8");
+
+  test.each([
+    ["ours", true],
+    ["ours", false],
+    ["runc", true],
+    ["runc", false],
+  ] as const)("as with runc: %s, noNewPrivileges %s", (whose, noNewPrivileges) => {
+    covers("hooks.startContainer");
+    const bundle = watched(denying(["mkdir", "mkdirat"]), noNewPrivileges);
+    expect(run(bundle, whose === "runc" ? { program: "runc" } : {})).toMatchObject({ status: 0, stderr: "" });
+    expect(said(bundle, "refused")).toContain("Operation not supported");
+    expect(said(bundle, "status")).toMatch(/^Seccomp:\s2$/m);
+    // nor has it the capability that the filter was loaded with
+    expect(said(bundle, "status")).toMatch(/^CapEff:\s0000000020000420$/m);
+    expect(existsSync(join(bundle.path, "log/made"))).toBe(false);
+  });
+
+  test("of what the default profile refuses, nothing is needed to run it, whatever time it has", () => {
+    for (const timeout of [undefined, 10]) {
+      const bundle = watched(defaultProfile([], "x86_64"), true, timeout);
+      expect(run(bundle)).toMatchObject({ status: 0, stderr: "" });
+      expect(existsSync(join(bundle.path, "log/made"))).toBe(true);
+    }
+  });
+
+  test.each([["clone"], ["waitid"], ["execve"]])("where that refuses %s the container does not start", (call) => {
+    const bundle = watched(denying([call]), true);
+    const { status, stderr } = run(bundle);
+    expect(status).toBe(1);
+    expect(stderr).toContain("error running startContainer hook #0: ");
+    expect(existsSync(join(bundle.path, "..", "state", bundle.id))).toBe(false);
+  });
+
+  test("where that refuses to wait for a while, a hook that must not take long is killed", () => {
+    const { status, stderr } = run(watched(denying(["ppoll"]), true, 10));
+    expect(status).toBe(1);
+    expect(stderr).toContain("(EOPNOTSUPP at /hooks/startContainer/0)");
+  });
 });

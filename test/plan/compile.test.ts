@@ -41,7 +41,7 @@ test("nothing but what a filter must leave allowed comes after the filter", () =
   for (const plan of Object.values(plans)) {
     const filter = plan.findIndex((step) => step.name === "loadSeccomp" || step.name === "loadNotifier");
     const after = filter < 0 ? [] : plan.slice(filter + 1).filter(isInit);
-    expect(["offerListener", "setCapabilities", "execute"]).toEqual(
+    expect(["offerListener", "setCapabilities", "runHook", "execute"]).toEqual(
       expect.arrayContaining(after.map(({ name }) => name)),
     );
   }
