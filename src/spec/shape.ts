@@ -109,7 +109,10 @@ type OptionalKeys<T> = { [K in keyof T]-?: Record<never, never> extends Pick<T, 
 type Required<T> = { [K in Exclude<keyof T, OptionalKeys<T>>]: Shape<T[K]> };
 type Optional<T> = { [K in OptionalKeys<T>]-?: Shape<Exclude<T[K], undefined>> };
 
-/** An object with exactly the members of T (the compiler counts them); members of other names are left out. */
+/**
+ * An object with exactly the members of T (the compiler counts them); members of other names are left out, and so are
+ * those that are null: programs in Go write that for what is not there, and runc reads it so.
+ */
 export function object<T extends object>(required: Required<T>, optional: Optional<T>): Shape<T> {
   const fields = new Map(Object.entries<Shape<unknown>>({ ...required, ...optional }));
   const needed = Object.keys(required);
@@ -119,7 +122,7 @@ export function object<T extends object>(required: Required<T>, optional: Option
     const result: Record<string, unknown> = {};
     for (const name of Object.keys(value)) {
       const shape = fields.get(name);
-      if (shape === undefined) continue;
+      if (shape === undefined || value[name] === null) continue;
       place.tokens.push(name);
       result[name] = shape(value[name], place);
       place.tokens.pop();

@@ -68,6 +68,19 @@ describe("a sound document", () => {
     expect(parse(json)).toEqual(everything());
   });
 
+  test("has nothing where a document has null, and needs what it needs", () => {
+    const { process, linux } = parse(
+      '{"ociVersion":"1.0.0","root":null,"mounts":null,"hooks":{"prestart":null},"linux":{"timeOffsets":null,"seccomp":null,"namespaces":[{"type":"time","path":null}]},"process":{"cwd":"/","env":null,"user":{"uid":0,"gid":0,"umask":null}}}',
+    );
+    expect(process).toEqual({ cwd: "/", user: { uid: 0, gid: 0 } });
+    expect(linux).toEqual({ namespaces: [{ type: "time" }] });
+    expect(faultsWith((spec) => Object.assign(spec, { ociVersion: null }))).toEqual(["/ociVersion is required"]);
+    expect(faultsWith((spec) => Object.assign(spec, { mounts: [null], annotations: { a: null } }))).toEqual([
+      "/mounts/0 must be an object, not null",
+      "/annotations/a must be a string, not null",
+    ]);
+  });
+
   test("cannot reach a prototype", () => {
     const spec = parse(
       '{"ociVersion":"1.0.0","__proto__":{"hostname":"a"},"annotations":{"__proto__":"b","constructor":"c"}}',
