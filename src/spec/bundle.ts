@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync, realpathSync } from "node:fs";
-import { join } from "node:path";
+import { resolve } from "node:path";
 import { ContainerError } from "../error.ts";
 import { MAX_SIZE_BYTES, parse } from "./parse.ts";
 import type { Fault } from "./shape.ts";
@@ -16,11 +16,12 @@ export interface Bundle {
 
 /**
  * The config.json of an OCI bundle, read and checked for a container that is to be started.
+ * @param file counts from the bundle
  * @throws ContainerError if the directory or the file cannot be read; ERR_SPEC as `parse`
  */
-export function readBundle(directory: string): Bundle {
+export function readBundle(directory: string, file = "config.json"): Bundle {
   const bundle = attempt(`cannot find bundle ${directory}`, directory, () => realpathSync(directory));
-  const path = join(bundle, "config.json");
+  const path = resolve(bundle, file);
   const spec = parse(readRegular(path), { path, runnable: true });
   return { spec, bundle, warnings: warningsOf(spec) };
 }

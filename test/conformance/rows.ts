@@ -134,9 +134,11 @@ export const SECTIONS = {
     "--root": "the state directory",
     "--criu": "the program that checkpoints",
     "--systemd-cgroup": "systemd makes the cgroups",
+    "--cgroup-manager": "cgroupfs or systemd, as crun has it",
     "--rootless": "true, false or auto",
     "--version": "versions",
     "create --bundle": "the bundle",
+    "create --config": "another document than config.json, as crun has it",
     "create --console-socket": "who gets the terminal",
     "create --pid-file": "the process's id in a file",
     "create --no-pivot": "the root without pivot_root",
@@ -211,9 +213,8 @@ export const SECTIONS = {
       reason: "they are crun's own; what they do has a field of the specification or a flag, or is for its plugins",
     },
     "flags of crun and youki": {
-      words:
-        "--cgroup-manager, --log-level, --systemd-log, create --config, kill --regex, delete --regex; info, completion",
-      reason: "the command line is runc's, as engines use it",
+      words: "--log-level, --systemd-log, kill --regex, delete --regex; info, completion",
+      reason: "the command line is runc's, as engines use it, and has of crun's what tests of runtimes need",
     },
     "wasm, krun": {
       words: "handlers that are no Linux processes",

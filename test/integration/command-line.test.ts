@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
@@ -40,6 +40,28 @@ test("a spec is written that the runtime takes, and never over one that is there
   const again = runtime(["spec", "--bundle", directory]);
   expect(again.status).toBe(1);
   expect(again.stderr).toContain("exists");
+});
+
+test("the document and the manager of cgroups can be named as with crun", () => {
+  covers("create --config", "--cgroup-manager");
+  const bundle = makeBundle();
+  mkdirSync(join(bundle.path, "config"));
+  renameSync(join(bundle.path, "config.json"), join(bundle.path, "config/other.json"));
+  const run = (manager: string) =>
+    runtime([
+      `--cgroup-manager=${manager}`,
+      "run",
+      "--bundle",
+      bundle.path,
+      "--config",
+      "config/other.json",
+      bundle.id,
+    ]);
+  expect(seenIn(run("cgroupfs")).pid).toBe(1);
+  expect(run("disabled")).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("invalid value for --cgroup-manager: disabled"),
+  });
 });
 
 test("a spec for a user without privileges maps that user, and has no limits", () => {

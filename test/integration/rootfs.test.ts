@@ -177,6 +177,7 @@ describe("a hostile root", () => {
     const { status, stderr } = run(bundle);
     expect(status).toBe(1);
     expect(stderr).toContain("/mounts/0");
+    expect(stderr).toContain("must be mounted on ordinary directory"); // runc's words
     expect(digestOf(canary)).toBe(before);
   });
 

@@ -59,9 +59,11 @@ const ours = () => cgroupDirectories().filter((path) => path.includes("caissonte
 test("without systemd it is refused in runc's words", ({ skip }) => {
   skip(running, "systemd runs here");
   const bundle = makeBundle();
-  const { status, stderr } = runtime(["--systemd-cgroup", "run", "--bundle", bundle.path, bundle.id]);
-  expect(status).toBe(1);
-  expect(stderr).toContain("systemd not running on this host, cannot use systemd cgroups manager");
+  for (const flags of [["--systemd-cgroup"], ["--cgroup-manager", "systemd"]]) {
+    const { status, stderr } = runtime([...flags, "run", "--bundle", bundle.path, bundle.id]);
+    expect(status).toBe(1);
+    expect(stderr).toContain("systemd not running on this host, cannot use systemd cgroups manager");
+  }
   expect(runtime(["list", "-q"]).stdout).toBe("");
 });
 

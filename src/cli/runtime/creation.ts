@@ -20,6 +20,7 @@ export const CREATION_FLAGS = {
     short: "b",
     help: "path to the root of the bundle directory, defaults to the current directory",
   },
+  config: { kind: "string", short: "f", help: "the bundle's configuration (default: config.json), as with crun" },
   "console-socket": {
     kind: "string",
     help: "path to an AF_UNIX socket which will receive the master of the console's terminal",
@@ -36,6 +37,7 @@ export const CREATION_FLAGS = {
 
 export interface CreationFlags {
   bundle: string | undefined;
+  config: string | undefined;
   "console-socket": string | undefined;
   "pidfd-socket": string | undefined;
   "pid-file": string | undefined;
@@ -53,7 +55,7 @@ export async function createFromBundle(
 ): Promise<{ container: Container; process: Running; signals: Signals; notify?: Notify }> {
   if (id === undefined || id === "")
     throw new ContainerError({ message: "container id cannot be empty", code: "ERR_USAGE" });
-  const { spec, bundle, warnings } = readBundle(flags.bundle ?? cwd());
+  const { spec, bundle, warnings } = readBundle(flags.bundle ?? cwd(), flags.config);
   for (const { pointer, message } of warnings) warn(`config.json ${pointer} ${message}`);
   const socket = flags["console-socket"];
   const terminal = spec.process?.terminal === true;

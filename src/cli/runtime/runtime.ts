@@ -97,6 +97,7 @@ const GLOBAL_FLAGS = {
   root: { kind: "string", help: "root directory for storage of container state" },
   criu: { kind: "string", help: 'path to the criu binary used for checkpoint and restore (default: "criu")' },
   "systemd-cgroup": { kind: "boolean", help: "enable systemd cgroup support" },
+  "cgroup-manager": { kind: "string", help: "cgroupfs or systemd, as with crun (default: cgroupfs)" },
   rootless: { kind: "string", help: "ignore cgroup permission errors: true, false or auto" },
   ...HELP,
   version: { kind: "boolean", short: "v", help: "print the version" },
@@ -141,7 +142,7 @@ export async function runRuntime(words: readonly string[], name: string): Promis
     const status = await command.run(own, {
       root: flags.root ?? makeDefaultRoot(),
       rootGiven: flags.root !== undefined,
-      systemdCgroup: flags["systemd-cgroup"],
+      systemdCgroup: flags["systemd-cgroup"] || flags["cgroup-manager"] === "systemd",
       rootless: parseRootless(flags.rootless),
       criu: flags.criu ?? "criu",
       warn,
@@ -161,6 +162,9 @@ function checkGlobals(flags: Words<typeof GLOBAL_FLAGS>["flags"]): void {
     throw new ContainerError({ message: `invalid log-format: ${format}`, code: "ERR_USAGE" });
   if (!/^(?:auto|true|false|[tTfF10]|TRUE|FALSE|True|False|)$/.test(flags.rootless ?? ""))
     throw new ContainerError({ message: `invalid value for --rootless: ${flags.rootless}`, code: "ERR_USAGE" });
+  const manager = flags["cgroup-manager"] ?? "cgroupfs";
+  if (manager !== "cgroupfs" && manager !== "systemd")
+    throw new ContainerError({ message: `invalid value for --cgroup-manager: ${manager}`, code: "ERR_USAGE" });
   // a log that cannot be written is said before anything is done
   if (flags.log !== undefined) appendLog(flags.log, "");
 }

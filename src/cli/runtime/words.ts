@@ -40,6 +40,8 @@ function wordsFor(error: ContainerError): string {
     const [kind, at] = (error.from ?? "").split("/").slice(-2);
     return `error running ${kind} hook #${at}: ${code === "ETIME" ? "it ran past its timeout" : "it did not succeed"}: ${message}`;
   }
+  if (step === "checkProcTarget")
+    return `filesystem for ${JSON.stringify(dest)} must be mounted on ordinary directory: ${message}`;
   if (step === "changeDirectory")
     return `chdir to cwd (${JSON.stringify(name)}) set in config.json failed: ${EXECUTABLE[code] ?? code}`;
   return message;
