@@ -190,6 +190,18 @@ long step_clone_own(struct run *run, const union plan_arg *arg)
 	return mount;
 }
 
+long step_clone_in_root(struct run *run, const union plan_arg *arg)
+{
+	unsigned int flags = arg[2].number != 0 ? AT_RECURSIVE : 0;
+	uint64_t look = O_PATH | (arg[3].number != 0 ? 0 : O_NOFOLLOW);
+	long source = open_in_root(run, run->slots[arg[0].slot], arg[1].string, look);
+	RESULT(source);
+	long mount = sys(run, __NR_open_tree, source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | flags);
+	RESULT(mount);
+	run->slots[arg[4].slot] = (int)mount;
+	return sys(run, __NR_close, source);
+}
+
 static long change_target(struct run *run, int root, const char *path, const struct mount_attr *attributes,
 			  bool recursive)
 {

@@ -1,5 +1,6 @@
 import { ContainerError } from "../error.ts";
 import { parseMountinfo } from "../linux/mountinfo.ts";
+import { isBeneath } from "./path.ts";
 
 /** One mounted hierarchy of cgroups. */
 export type CgroupHierarchy = {
@@ -42,7 +43,7 @@ export function parseCgroupLayout(mountinfo: string, procSelfCgroup: string, v2C
       (mount) => mount.version === version && (version === 2 || controllers.every((c) => mount.options.includes(c))),
     );
     // A hierarchy can be mounted many times (into containers, for instance); the usual place is the one meant for us.
-    const mount = candidates.find(({ mountPoint }) => within("/sys/fs/cgroup", mountPoint)) ?? candidates[0];
+    const mount = candidates.find(({ mountPoint }) => isBeneath(mountPoint, "/sys/fs/cgroup")) ?? candidates[0];
     if (mount === undefined) return [];
     return [{ controllers, version, mountPoint: mount.mountPoint, ownPath: ownPath(mount.root, path) }];
   });
@@ -93,9 +94,5 @@ export function ancestry({ hierarchy, path }: CgroupDirectory, withMountPoint: b
 /** Inside a container without a cgroup namespace the mount shows only a part of the hierarchy: its root. */
 function ownPath(root: string, path: string): string {
   if (root === "/" && !path.startsWith("/..")) return path;
-  return root !== "/" && within(root, path) ? path.slice(root.length) || "/" : "/";
-}
-
-function within(directory: string, path: string): boolean {
-  return path === directory || path.startsWith(`${directory}/`);
+  return root !== "/" && isBeneath(path, root) ? path.slice(root.length) || "/" : "/";
 }

@@ -65,7 +65,7 @@ export function mapMountsAsContainer(spec: Spec): Step[] {
   );
 }
 
-function isMapped({ options = [], uidMappings = [] }: Mount): boolean {
+export function isMapped({ options = [], uidMappings = [] }: Mount): boolean {
   return uidMappings.length > 0 || parseMountOptions(options).idmap !== undefined;
 }
 

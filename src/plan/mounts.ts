@@ -11,11 +11,12 @@ import { containerCgroups } from "./cgroup.ts";
 import type { CgroupDirectory, CgroupHierarchy } from "./cgroup-layout.ts";
 import type { Definition } from "./definition.ts";
 import type { Host } from "./host.ts";
+import { isMapped } from "./idmap.ts";
 import { mountContext } from "./labels.ts";
 import { isNew } from "./namespaces.ts";
-import { joinPath, normalPath } from "./path.ts";
+import { isBeneath, joinPath, normalPath } from "./path.ts";
 import { rootPropagation } from "./rootfs.ts";
-import type { Step } from "./step.ts";
+import type { SourceArgs, Step } from "./step.ts";
 
 const slotOf = (at: number) => `mounts/${at}`;
 export const fromOf = (at: number) => `/spec/mounts/${at}`;
@@ -26,30 +27,76 @@ export function isBind({ type, options = [] }: Mount): boolean {
 
 /** Bind sources: paths of the host, cloned there, with their attributes set before anyone can reach them. */
 export function openSources(definition: Definition): Step[] {
-  const { spec, bundle } = definition;
-  return (spec.mounts ?? []).flatMap((mount, at): Step[] => {
-    const options = parseMountOptions(mount.options ?? []);
-    if (!isBind(mount) || options.remount) return [];
-    const { attrClear, recursiveClear } = options;
-    const late = startsAsCopy(definition, mount) ? MOUNT_ATTR.RDONLY : 0;
-    return [
-      {
-        name: "openSource",
-        args: {
-          path: joinPath(bundle, mount.source ?? ""),
-          follow: !options.sourceNofollow && !options.copySymlink,
-          recursive: options.bind === "rbind",
-          propagation: basePropagation(options.propagation, spec),
-          set: options.attrSet & ~late,
-          clear: attrClear,
-          recursiveSet: options.recursiveSet & ~late,
-          recursiveClear,
-          slot: slotOf(at),
-        },
-        from: fromOf(at),
-      },
-    ];
+  return (definition.spec.mounts ?? []).flatMap((mount, at): Step[] => {
+    if (!isBind(mount) || parseMountOptions(mount.options ?? []).remount) return [];
+    if (pathInside(definition, at) !== undefined) return [];
+    return [{ name: "openSource", args: sourceArgs(definition, mount, at), from: fromOf(at) }];
   });
+}
+
+function sourceArgs(definition: Definition, mount: Mount, at: number): SourceArgs {
+  const options = parseMountOptions(mount.options ?? []);
+  const late = startsAsCopy(definition, mount) ? MOUNT_ATTR.RDONLY : 0;
+  return {
+    path: joinPath(definition.bundle, mount.source ?? ""),
+    follow: !options.sourceNofollow && !options.copySymlink,
+    recursive: options.bind === "rbind",
+    propagation: basePropagation(options.propagation, definition.spec),
+    set: options.attrSet & ~late,
+    clear: options.attrClear,
+    recursiveSet: options.recursiveSet & ~late,
+    recursiveClear: options.recursiveClear,
+    slot: slotOf(at),
+  };
+}
+
+/**
+ * Where in the root a source is that mounts before it have changed, though it is named by a path of the host: as runc
+ * has it, which looks sources up in the container's mount namespace. There is none of ids of its own.
+ */
+function pathInside(definition: Definition, at: number): string | undefined {
+  const { spec, bundle, root } = definition;
+  const { mounts = [] } = spec;
+  const mount = mounts[at];
+  if (mount === undefined || root !== undefined || !isNew(spec, "mount") || isMapped(mount)) return;
+  const top = normalPath(joinPath(bundle, spec.root?.path ?? ""));
+  const source = normalPath(joinPath(bundle, mount.source ?? ""));
+  if (!isBeneath(source, top)) return;
+  const path = normalPath(source.slice(top.length));
+  const deep = parseMountOptions(mount.options ?? []).bind === "rbind";
+  const changed = mounts.slice(0, at).some(({ destination }) => {
+    const target = normalPath(destination);
+    return isBeneath(path, target) || (deep && isBeneath(target, path));
+  });
+  return changed ? path : undefined;
+}
+
+/** The mount that has been cloned by such a step, with the attributes that one by the host has from the beginning. */
+export function cloneByInit(clone: Step, args: SourceArgs): Step[] {
+  const { from } = clone;
+  const change = (set: number, clear: number, propagation: number, recursive: number): Step[] =>
+    set === 0 && clear === 0 && propagation === 0
+      ? []
+      : [{ name: "setMountAttributes", args: { mount: args.slot, set, clear, propagation, recursive }, from }];
+  return [
+    clone,
+    ...change(0, 0, args.propagation, 1),
+    ...change(args.set, args.clear, 0, 0),
+    ...change(args.recursiveSet, args.recursiveClear, 0, 1),
+  ];
+}
+
+function cloneInRoot(definition: Definition, mount: Mount, at: number): Step[] {
+  const path = pathInside(definition, at);
+  if (path === undefined) return [];
+  const args = sourceArgs(definition, mount, at);
+  const flags = { recursive: args.recursive ? 1 : 0, follow: args.follow ? 1 : 0 };
+  const clone: Step = {
+    name: "cloneInRoot",
+    args: { root: "root", path, ...flags, mount: args.slot },
+    from: fromOf(at),
+  };
+  return cloneByInit(clone, args);
 }
 
 /**
@@ -90,7 +137,7 @@ export function mountFilesystems(definition: Definition, host: Host): Step[] {
         : [];
     if (isBind(mount)) {
       const close = startsAsCopy(definition, mount) ? closeCopy(options, target, from) : [];
-      return [...isProc, attach, ...close, ...propagate];
+      return [...cloneInRoot(definition, mount, at), ...isProc, attach, ...close, ...propagate];
     }
     if (mount.type === "cgroup") return [...mountCgroups(mount, at, definition, host), ...propagate];
     const check: Step[] =

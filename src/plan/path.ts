@@ -12,3 +12,8 @@ export function normalPath(path: string): string {
 export function joinPath(directory: string, path: string): string {
   return path.startsWith("/") ? path : `${directory}/${path}`;
 }
+
+/** Whether a path leads to a directory or to something in it; both are normal ones. */
+export function isBeneath(path: string, directory: string): boolean {
+  return path === directory || path.startsWith(directory === "/" ? "/" : `${directory}/`);
+}

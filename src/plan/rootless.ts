@@ -2,7 +2,7 @@ import { ContainerError } from "../error.ts";
 import type { IdMapping, Mount, NamespaceType, Process, Spec } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
 import { setgroupsDenied } from "./identity.ts";
-import { fromOf, isBind } from "./mounts.ts";
+import { cloneByInit, fromOf, isBind } from "./mounts.ts";
 import { isShared } from "./namespaces.ts";
 import type { Step } from "./step.ts";
 
@@ -78,16 +78,10 @@ export function cloneInside(steps: readonly Step[]): Step[] {
         },
       ];
     if (step.name !== "openSource") return [step];
-    const { path, recursive, follow, propagation, slot, ...attributes } = step.args;
-    const change = (set: number, clear: number, propagation: number, deep: number): Step[] =>
-      set === 0 && clear === 0 && propagation === 0
-        ? []
-        : [{ name: "setMountAttributes", args: { mount: slot, set, clear, propagation, recursive: deep }, from }];
-    return [
+    const { path, recursive, follow, slot } = step.args;
+    return cloneByInit(
       { name: "cloneOwn", args: { path, recursive: recursive ? 1 : 0, follow: follow ? 1 : 0, mount: slot }, from },
-      ...change(0, 0, propagation, 1),
-      ...change(attributes.set, attributes.clear, 0, 0),
-      ...change(attributes.recursiveSet, attributes.recursiveClear, 0, 1),
-    ];
+      step.args,
+    );
   });
 }

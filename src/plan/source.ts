@@ -85,6 +85,7 @@ export const SOURCES: { readonly [N in StepName]: Source } = {
   awaitStart: { read: "OCI runtime, start" },
   execute: { read: "execve(2)" },
   cloneOwn: { read: "open_tree(2)" },
+  cloneInRoot: { read: "open_tree(2)" },
   raiseLoopback: { read: "netdevice(7)" },
   ownStreams: { read: "fchown(2)" },
   enterCgroup: { read: "cgroups(7)" },

@@ -208,6 +208,12 @@ export const INIT_STEPS = {
     () => "stands still",
     "A container that is made step by step can be looked at between two steps: as it is, nothing else happens meanwhile.",
   ),
+  cloneInRoot: init(
+    77,
+    { root: "reads", path: "string", recursive: "number", follow: "number", mount: "writes" },
+    ({ path, recursive }) => `clones the mount${Number(recursive) === 0 ? "" : " tree"} at ${path} of the container`,
+    "A source beneath what an earlier mount covers is what that mount shows; it is looked up inside the root, whose links lead nowhere else.",
+  ),
   runHook: init(58, { hook: "strings", environment: "strings", state: "reads", timeoutMs: "number" }, ({ hook }) => `runs the hook ${hook[0]}`, "Hooks of these kinds run inside the container's namespaces."),
 } as const;
 

@@ -18,6 +18,7 @@ const OF_THE_HOST: ReadonlySet<string> = new Set([
 const OF_THE_ROOT: ReadonlySet<string> = new Set([
   "attachMount",
   "attachOrLink",
+  "cloneInRoot",
   "checkProcTarget",
   "remount",
   "setMountPropagation",

@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
+import type { Mount } from "../../src/spec/spec.ts";
 import { covers } from "../conformance/covers.ts";
 import {
   cleanUp,
@@ -8,6 +9,7 @@ import {
   makeBundle,
   probe,
   results,
+  rewrite,
   run,
   scratchDirectory,
   seenIn,
@@ -167,6 +169,82 @@ describe("bind mounts", () => {
     expect(seen.files["/etc/hosts"]).toBe("127.0.0.9 relative\n");
     expect(readFileSync(join(source, "new"), "utf8")).toBe("written inside");
     expect(mountAt(seen, "/relative/target").type).toBe("tmpfs");
+  });
+
+  describe.each(["ours", "runc"])("a source beneath an earlier mount shows what that has there (%s)", (whose) => {
+    /** What the container finds on /seen, which comes from there in its root. */
+    const found = (source: string, options: string[], ...before: Mount[]) => {
+      const bundle = makeBundle(() => undefined, { root: "shell" });
+      mkdirSync(join(bundle.rootfs, "a/deep"), { recursive: true });
+      writeFileSync(join(bundle.rootfs, "a/file"), "covered\n");
+      writeFileSync(join(bundle.rootfs, "a/deep/file"), "covered deeply\n");
+      rewrite(bundle, (spec) => {
+        spec.ociVersion = "1.0.2";
+        spec.process.args = ["/bin/sh", "-c", "cd /seen && find . -type f | sort | xargs cat"];
+        spec.mounts.push(...before, {
+          destination: "/seen",
+          type: "bind",
+          source: join(bundle.rootfs, source),
+          options,
+        });
+      });
+      const { stdout, stderr } = run(bundle, whose === "runc" ? { program: "runc" } : {});
+      expect(stderr).toBe("");
+      return stdout;
+    };
+    const volume = (destination: string): Mount => ({
+      destination,
+      type: "bind",
+      source: hostDirectory(),
+      options: ["bind"],
+    });
+
+    test.each<[string, string[], string]>([
+      ["a", ["bind"], "from the host\n"],
+      ["a/../a/", ["bind", "ro"], "from the host\n"],
+    ])("at %s, %j", (source, options, text) => expect(found(source, options, volume("/a"))).toBe(text));
+
+    test("with rbind also what is mounted below", () => {
+      expect(found("a", ["rbind"], volume("/a/deep"))).toBe("from the host\ncovered\n");
+      expect(found("a", ["bind"], volume("/a/deep"))).toBe("covered deeply\ncovered\n");
+    });
+
+    test("nothing, where that is empty", () => {
+      expect(found("a", ["bind"], { destination: "/a", type: "tmpfs", source: "tmpfs" })).toBe("");
+    });
+
+    test("but not beneath a later one, nor one beside it", () => {
+      expect(found("a", ["bind"], volume("/ab"))).toBe("covered deeply\ncovered\n");
+    });
+  });
+
+  test("a source beneath an earlier mount has its attributes, and its links lead nowhere out of the root", () => {
+    const source = hostDirectory();
+    symlinkSync("/etc", join(source, "link"));
+    const bundle = makeBundle();
+    mkdirSync(join(bundle.rootfs, "mnt"));
+    rewrite(bundle, (spec) => {
+      spec.process.args = [
+        "/bin/probe",
+        "--read",
+        "/mnt/hostname",
+        "--read",
+        "/mnt/passwd",
+        "--write",
+        "/mnt/new",
+        "x",
+      ];
+      const options = ["bind", "ro", "nosuid"];
+      spec.mounts.push(
+        { destination: "/tmp", type: "bind", source, options: ["bind"] },
+        { destination: "/mnt", type: "bind", source: join(bundle.rootfs, "tmp/link"), options },
+      );
+    });
+    const seen = seenIn(run(bundle));
+    // the root's own, which has no hostname
+    expect(seen.actions.map(({ error }) => error)).toEqual(["ENOENT", null, "EROFS"]);
+    expect(seen.actions[1]?.result).toBe(readFileSync(join(bundle.rootfs, "etc/passwd"), "utf8"));
+    expect(mountAt(seen, "/mnt").options).toMatch(/^ro,nosuid/);
   });
 
   test("a missing source is an error that points at the mount and leaves nothing behind", () => {

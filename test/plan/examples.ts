@@ -138,6 +138,7 @@ function ofOddMounts(): Spec {
       { ...bind, destination: "/link", options: ["bind", "copy-symlink"] },
       { ...bind, destination: "/itself", options: ["bind", "src-nofollow", "dest-nofollow"] },
       { ...bind, destination: "/shared", options: ["rbind", "rshared", "rro"] },
+      { destination: "/beneath", type: "bind", source: "rootfs/closed/mapped", options: ["rbind", "ro"] },
       { destination: "/disk", type: "squashfs", source: "/dev/vdb", options: ["ro"] },
       { destination: "/tmp", type: "tmpfs", options: ["remount", "noexec", "rnodev", "size=1m"] },
     ],
