@@ -16,6 +16,7 @@ import { closeFilesystems, fillVolumes, mountFilesystems, openSources } from "./
 import {
   isJoinedLast,
   isNew,
+  isShared,
   joinNamespaces,
   leaveLast,
   nameMachine,
@@ -50,14 +51,17 @@ export function compile(given: Definition, host: Host, filterOf: FilterSource = 
   const seccomp = spec.linux?.seccomp;
   refuseUnsupported(spec, process, host);
   refuseUnmapped(spec, process, host);
-  const trees = [...openRoot(definition), ...openSources(definition), ...openDevices(spec, host)];
+  const sources = [...openSources(definition), ...openDevices(spec, host)];
   const inside = host.rootless !== undefined;
+  // what is mounted in a namespace can only be mounted on what was cloned there
+  const joined = !isNew(spec, "mount") && !isShared(spec, "mount");
   const late = inside && isNew(spec, "user");
   const plan = takeTurns([
     ...promiseHooks(spec),
     ...createCgroup(definition, host),
     ...openCgroups(definition, host),
-    ...(inside ? [] : trees),
+    ...(inside || joined ? [] : openRoot(definition)),
+    ...(inside ? [] : sources),
     ...openNamespaces(spec),
     ...openConsole(process, definition.console),
     ...listenForStart(start),
@@ -83,7 +87,8 @@ export function compile(given: Definition, host: Host, filterOf: FilterSource = 
     ...newSession(definition),
     ...raiseLoopback(definition),
     ...leaveMounts(spec),
-    ...(inside ? cloneInside(trees) : []),
+    ...(inside || joined ? cloneInside(openRoot(definition)) : []),
+    ...(inside ? cloneInside(sources) : []),
     ...attachRoot(definition),
     ...fillVolumes(definition),
     ...mountFilesystems(definition, host),
@@ -160,7 +165,7 @@ export function compileExec(definition: ExecDefinition, host: Host, filterOf: Fi
     ...limitResources(process),
     ...openLabels(process, host),
     ...setLabels(process, host),
-    ...(types.includes("mount") ? [] : [{ name: "changeRoot" as const, args: { root: "root" }, from: "/spec/root" }]),
+    ...(isNew(spec, "mount") ? [] : [{ name: "changeRoot" as const, args: { root: "root" }, from: "/spec/root" }]),
     { name: "closeSlot", args: { file: "root" }, from: "/spec/root" },
     ...setMachineView(spec),
     ...schedule(process),

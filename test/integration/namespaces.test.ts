@@ -1,3 +1,4 @@
+import { spawn } from "node:child_process";
 import { readFileSync, readlinkSync } from "node:fs";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { NamespaceType } from "../../src/spec/spec.ts";
@@ -6,6 +7,7 @@ import {
   cleanUp,
   cleanUpFile,
   type Edit,
+  exec,
   idle,
   makeBundle,
   probe,
@@ -13,6 +15,7 @@ import {
   run,
   seenIn,
   state,
+  until,
   type WholeSpec,
 } from "../support/bundle.ts";
 import type { Seen } from "../support/seen.ts";
@@ -99,6 +102,28 @@ test("a namespace with a path is joined", () => {
   expect(seen.hostname).toBe("first");
   // it is a further process there, not the first
   expect(seen.pid).toBeGreaterThan(1);
+});
+
+test("in a mount namespace with a path the container has its root, for itself alone", () => {
+  covers("linux.namespaces.path");
+  const other = spawn("unshare", ["--mount", "sleep", "60"], { stdio: "ignore" });
+  const pid = other.pid ?? 0;
+  try {
+    until("it has its namespace", () => namespaceOf(pid, "mnt") !== namespaceOf("self", "mnt"));
+    const mounts = readFileSync(`/proc/${pid}/mountinfo`, "utf8");
+    const bundle = idle((spec) => {
+      delete spec.hostname;
+      spec.linux.namespaces = [{ type: "mount", path: `/proc/${pid}/ns/mnt` }, { type: "pid" }];
+      spec.mounts.push({ destination: "/bound", type: "bind", source: "/etc", options: ["bind", "ro"] });
+    });
+    expect(namespaceOf(state(bundle).pid, "mnt")).toBe(namespaceOf(pid, "mnt"));
+    const seen = seenIn(exec(bundle, ["/bin/probe", "--stat", "/bound/passwd", "--stat", "/work"]));
+    expect(seen.namespaces.mnt).toBe(namespaceOf(pid, "mnt"));
+    expect(seen.actions.map(({ error }) => error)).toEqual([null, "ENOENT"]);
+    expect(readFileSync(`/proc/${pid}/mountinfo`, "utf8")).toBe(mounts);
+  } finally {
+    other.kill("SIGKILL");
+  }
 });
 
 test("a path that is no namespace, or one of another type, is refused", () => {
