@@ -93,9 +93,9 @@ long step_die_with_parent(struct run *run, const union plan_arg *arg)
 
 long step_become_root(struct run *run, const union plan_arg *arg)
 {
-	(void)arg;
-	RESULT(sys(run, __NR_setresgid, 0, 0, 0));
-	return sys(run, __NR_setresuid, 0, 0, 0);
+	uint64_t uid = arg[0].number, gid = arg[1].number;
+	RESULT(sys(run, __NR_setresgid, gid, gid, gid));
+	return sys(run, __NR_setresuid, uid, uid, uid);
 }
 
 long step_set_dumpable(struct run *run, const union plan_arg *arg)

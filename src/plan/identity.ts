@@ -54,7 +54,17 @@ export function setgroupsDenied(spec: Spec, host: Host): boolean {
   return isNew(spec, "user") && !rootless.mapper && mapsItself("gid", spec.linux?.gidMappings ?? [], host);
 }
 
-/** Until it is root in there, init owns nothing of its new namespaces. */
+/**
+ * Until it is root in there, init owns nothing of its new namespaces. Where nobody is root it is the first who is
+ * mapped: its capabilities stay, which only an id that leaves 0 loses.
+ */
 export function becomeRoot(spec: Spec): Step[] {
-  return isShared(spec, "user") ? [] : [{ name: "becomeRoot", args: {}, from: "/spec/linux/namespaces" }];
+  if (isShared(spec, "user")) return [];
+  const { uidMappings = [], gidMappings = [] } = spec.linux ?? {};
+  const args = { uid: rootOf(uidMappings), gid: rootOf(gidMappings) };
+  return [{ name: "becomeRoot", args, from: "/spec/linux/namespaces" }];
+}
+
+function rootOf(mappings: readonly IdMapping[]): number {
+  return mappings.reduce((least, { containerID }) => Math.min(least, containerID), mappings[0]?.containerID ?? 0);
 }

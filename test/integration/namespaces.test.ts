@@ -254,6 +254,21 @@ test("a user beyond the mapping is refused, and so is a mapping that overlaps", 
   expect(stderr).toContain("/linux/uidMappings");
 });
 
+test("a user namespace needs no root", () => {
+  covers("linux.uidMappings");
+  const bundle = idle((spec) => {
+    spec.linux.namespaces?.push({ type: "user" });
+    spec.linux.uidMappings = [{ containerID: 1000, hostID: 100000, size: 1 }];
+    spec.linux.gidMappings = [{ containerID: 1000, hostID: 200000, size: 1 }];
+    spec.process.user = { uid: 1000, gid: 1000 };
+    for (const mount of spec.mounts) mount.options = mount.options?.filter((option) => option !== "gid=5") ?? [];
+  });
+  const status = readFileSync(`/proc/${state(bundle).pid}/status`, "utf8");
+  expect(status).toMatch(/^Uid:\t100000\t100000\t100000\t100000\nGid:\t200000\t200000\t200000\t200000$/m);
+  const seen = seenIn(exec(bundle, ["/bin/probe"]));
+  expect([seen.uids.real, seen.gids.real, seen.uidMap]).toEqual([1000, 1000, ["1000 100000 1"]]);
+});
+
 test("the user namespace of another process is joined, last", () => {
   covers("linux.namespaces.path");
   const first = idle(mapped);
