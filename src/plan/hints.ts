@@ -1,3 +1,4 @@
+import { SCHEDULER_POLICIES } from "../linux/scheduling.ts";
 import type { NamespaceType } from "../spec/spec.ts";
 import { makesNew } from "./namespaces.ts";
 import type { Plan, Step, StepName } from "./step.ts";
@@ -23,6 +24,14 @@ function filesystemRefused(step: Step, plan: Plan): string | undefined {
   return makesNew(plan, "user")
     ? `in a user namespace a new ${type} may not show more than the one that is here, parts of which are covered: caisson why says which`
     : undefined;
+}
+
+function schedulerRefused(step: Step): string | undefined {
+  if (step.name !== "setScheduler") return;
+  const policy = step.args.attributes[4]; // the lowest byte of sched_attr.sched_policy
+  return policy === SCHEDULER_POLICIES.SCHED_DEADLINE
+    ? "process scheduler can't be used together with AllowedCPUs (cpuset.cpus) unless they are all of them, and needs CAP_SYS_NICE"
+    : "a real-time policy needs CAP_SYS_NICE, and real-time of the cgroup where version 1 shares it out: linux.resources.cpu.realtimeRuntime";
 }
 
 const CANNOT_MAP: Record<string, string> = {
@@ -53,7 +62,10 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
     EINVAL: "only a proc filesystem can be mounted on /proc: bind the host's /proc, or use type proc",
   },
   attachMount: {
-    EACCES: "the destination leads into proc, where nothing may be mounted: an image must not redirect mounts there",
+    EACCES: (_, plan) =>
+      makesNew(plan, "user")
+        ? "the destination is closed to the root of the container's user namespace, or is missing where that may make nothing: make it, or give the root's owner"
+        : "the destination leads into proc, where nothing may be mounted: an image must not redirect mounts there",
   },
   matchDirectory: {
     EINVAL:
@@ -72,10 +84,7 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
   checkDevice: {
     ENODEV: "in a user namespace the host's own devices are bound: name one by the path and the numbers it has there",
   },
-  setScheduler: {
-    EPERM:
-      "process scheduler can't be used together with AllowedCPUs (cpuset.cpus) unless they are all of them, and needs CAP_SYS_NICE",
-  },
+  setScheduler: { EPERM: schedulerRefused },
   checkDirectory: { ENOENT: "the working directory is outside of the container's root: choose one inside" },
   openRoot: {
     ENOENT: "root.path of config.json does not exist: make the root or correct the path",

@@ -135,6 +135,14 @@ const PROVOKED: { [failure: string]: [provoke: () => string, hint: RegExp][] } =
           },
           { through: ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"] },
         ),
+      /a real-time policy needs CAP_SYS_NICE, and real-time of the cgroup/,
+    ],
+    [
+      () =>
+        fails((spec) => {
+          spec.linux.resources = { cpu: { cpus: "0" } };
+          spec.process.scheduler = { policy: "SCHED_DEADLINE", runtime: 42000, deadline: 1000000, period: 1000000 };
+        }),
       /can't be used together with AllowedCPUs .* needs CAP_SYS_NICE/,
     ],
   ],
@@ -225,6 +233,14 @@ const PROVOKED: { [failure: string]: [provoke: () => string, hint: RegExp][] } =
           ({ rootfs }) => symlinkSync("/proc/sys", join(rootfs, "volume")),
         ),
       /the destination leads into proc/,
+    ],
+    [
+      () =>
+        fails((spec) => {
+          inUserNamespace(spec);
+          spec.mounts.push({ destination: "/missing", type: "tmpfs", source: "tmpfs" });
+        }),
+      /the destination is closed to the root of the container's user namespace, or is missing/,
     ],
   ],
   "matchDirectory EINVAL": [
