@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { ContainerError } from "../error.ts";
 import type { User } from "../image/users.ts";
 import { CAPABILITIES } from "../linux/capabilities.ts";
+import { hostnameFile, hostsFile } from "../network/resolv.ts";
 import type { Definition } from "../plan/definition.ts";
 import type { EndpointArgs } from "../plan/step.ts";
 import { defaultProfile } from "../seccomp/default-profile.ts";
@@ -25,6 +26,8 @@ export interface Circumstances {
   volumes: readonly Mount[];
   /** Destinations of those that start as a copy of what the image has there. */
   copies: readonly string[];
+  /** What its resolv.conf is to say. */
+  resolvConf: string;
   /** A seccomp profile of the caller's own. */
   seccomp?: Seccomp;
 }
@@ -40,6 +43,7 @@ export function definitionOf(container: ContainerJson, circumstances: Circumstan
     spec: specOf(container, circumstances),
     bundle: directory,
     root: { layers: root.layers, container: directory, driver: root.driver },
+    files: networkFiles(container, circumstances),
     ...(copies.length === 0 ? {} : { copies }),
     home: user.home,
     start: "now",
@@ -252,13 +256,23 @@ function mountsOf(mounts: readonly Mount[], { Privileged, UsernsMode, NetworkMod
   });
 }
 
-/** Files that the engine writes for the container. */
-const NETWORK_FILES = ["resolv.conf", "hostname", "hosts"] as const;
+/** Files about names: those that are mounted from the container's own directory. */
+function networkFiles(
+  { config, hostConfig }: ContainerJson,
+  { directory, networkOf, endpoint, resolvConf }: Circumstances,
+): { path: string; text: string }[] {
+  if (hostConfig.NetworkMode === "host" || networkOf?.files !== undefined) return [];
+  return [
+    { path: `${directory}/resolv.conf`, text: resolvConf },
+    { path: `${directory}/hostname`, text: hostnameFile(config.Hostname) },
+    { path: `${directory}/hosts`, text: hostsFile(config.Hostname, endpoint?.address) },
+  ];
+}
 
 function fileMounts(directory: string, { NetworkMode }: HostConfig): Mount[] {
   if (NetworkMode === "host")
     return ["resolv.conf", "hosts"].map((name) => bind(`/etc/${name}`, `/etc/${name}`, ["bind"]));
-  return NETWORK_FILES.map((name) => bind(`${directory}/${name}`, `/etc/${name}`, ["bind"]));
+  return ["resolv.conf", "hostname", "hosts"].map((name) => bind(`${directory}/${name}`, `/etc/${name}`, ["bind"]));
 }
 
 function bind(source: string, destination: string, options: string[]): Mount {

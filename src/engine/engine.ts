@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { oomFile } from "../cgroup/cgroup.ts";
 import { Container, type Running, type Start } from "../container/container.ts";
 import { fitProcess, takeTerminal } from "../container/foreground.ts";
@@ -25,7 +25,7 @@ import {
   withdrawPorts,
 } from "../network/connection.ts";
 import { parsePublish } from "../network/ports.ts";
-import { hostnameFile, hostsFile, resolvConf } from "../network/resolv.ts";
+import { resolvConf } from "../network/resolv.ts";
 import { compile } from "../plan/compile.ts";
 import type { Definition, Stepping } from "../plan/definition.ts";
 import type { EndpointArgs, Plan } from "../plan/step.ts";
@@ -353,7 +353,8 @@ export class Engine {
   get #services(): EngineServices {
     const { data } = this.places;
     return {
-      mountUnion: ({ driver, layers, container }, userns) => DRIVERS[driver].mount({ layers, container }, userns),
+      prepareRoot: (root) => DRIVERS[root.driver].prepare(root),
+      mountUnion: (root, userns) => DRIVERS[root.driver].mount(root, userns),
       makeEndpoint: (endpoint, pid) => makeEndpoint(endpoint, pid, data),
       publishPorts: (endpoint) => publishPorts(endpoint, data),
       removeEndpoint: (endpoint) => removeEndpoint(endpoint, data),
@@ -384,9 +385,8 @@ export class Engine {
     container: ContainerJson,
     foreground: boolean,
   ): { definition: Omit<Definition, "preserved">; bound: ReturnType<typeof bindPorts> } {
-    const { id, root, hostConfig } = container;
+    const { id, hostConfig } = container;
     const path = this.containers.directory(id);
-    if (root.kind === "image") DRIVERS[root.driver].prepare({ layers: root.layers, container: path });
     const bound = this.#bindPorts(container);
     const endpoint =
       hostConfig.NetworkMode === "bridge"
@@ -400,7 +400,6 @@ export class Engine {
     makeVolumes(this.places.data, container.mounts);
     const { process: command } = definition.spec;
     if (foreground && command !== undefined) definition.spec = { ...definition.spec, process: fitProcess(command) };
-    if (root.kind === "image") writeNetworkFiles(path, container, endpoint);
     return { definition, bound };
   }
 
@@ -451,6 +450,7 @@ export class Engine {
       user: this.#user(container, config.User),
       machine: detectHost().machine,
       permitted: capabilityNames(permittedCapabilities()),
+      resolvConf: ownResolvConf(),
       volumes: container.mounts.map((mount) => mountOf(mount, mapped)),
       copies: container.mounts.filter(startsAsCopy).map(({ Destination }) => Destination),
       ...(endpoint === undefined ? {} : { endpoint }),
@@ -497,11 +497,8 @@ export interface ExecOptions {
   cwd: string | undefined;
 }
 
-function writeNetworkFiles(path: string, { config }: ContainerJson, endpoint: EndpointArgs | undefined): void {
-  const files = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"].map((file) =>
-    existsSync(file) ? readFileSync(file, "utf8") : "",
-  );
-  writeFileSync(`${path}/resolv.conf`, resolvConf(files), { mode: 0o644 });
-  writeFileSync(`${path}/hostname`, hostnameFile(config.Hostname), { mode: 0o644 });
-  writeFileSync(`${path}/hosts`, hostsFile(config.Hostname, endpoint?.address), { mode: 0o644 });
+/** A container's resolv.conf, from the host's. */
+function ownResolvConf(): string {
+  const files = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+  return resolvConf(files.map((file) => (existsSync(file) ? readFileSync(file, "utf8") : "")));
 }

@@ -9,7 +9,7 @@ import { awaitEnd, endDeadline, wait } from "../kernel/process.ts";
 import { connectStream, listenIn, send, socketPair } from "../kernel/socket.ts";
 import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import { MOUNT_ATTR } from "../linux/mount-options.ts";
-import type { EndpointArgs, HostArgs, HostStep, HostStepName, UnionArgs } from "../plan/step.ts";
+import type { EndpointArgs, HostArgs, HostStep, HostStepName, RootArgs } from "../plan/step.ts";
 import type { Status } from "../spec/spec.ts";
 import { OCI_VERSION } from "../spec/template.ts";
 import { runHook } from "./hook.ts";
@@ -52,8 +52,10 @@ export type DeviceMover = (device: string, name: string, netns: number) => () =>
 
 /** Layers and networks: effects that the engine brings along. */
 export interface EngineServices {
+  /** Makes what the root needs on the disk. */
+  prepareRoot: (root: RootArgs) => void;
   /** The layers' union as a mount that is attached nowhere. */
-  mountUnion: (union: Omit<UnionArgs, "slot" | "idmapped">, userns: number | undefined) => number;
+  mountUnion: (root: RootArgs, userns: number | undefined) => number;
   makeEndpoint: (endpoint: EndpointArgs, pid: number) => void;
   publishPorts: (endpoint: EndpointArgs) => void;
   /** Takes both back; can be repeated. */
@@ -88,6 +90,16 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
       slots.set(slot, root);
       close(directory);
       setAttributes(root, { propagation }, true);
+    },
+  },
+  prepareRoot: { run: (root, { services }) => offered(services).prepareRoot(root) },
+  writeFile: {
+    run: ({ path, text }) => {
+      const file = open(path, O.WRONLY | O.CREAT | O.TRUNC | O.NOFOLLOW, 0o600);
+      call("fchmod", file, 0o644); // whatever the caller's umask is, the container's users read it
+      const bytes = Buffer.from(text);
+      call("write", file, bytes, bytes.length);
+      close(file);
     },
   },
   mountUnion: {

@@ -85,7 +85,6 @@ export class Specimen {
       spec.mounts.push(...furnish(`${directory}/rootfs`, place, first));
     change?.(spec);
     const union = { layers: [`${directory}/rootfs`], container: directory };
-    if (layers) DRIVERS.overlay.prepare(union);
     let plan: Plan = [];
     const nothing = open("/dev/null", O.RDWR);
     try {
@@ -103,7 +102,8 @@ export class Specimen {
           {
             launcher,
             services: {
-              mountUnion: ({ layers, container }, userns) => DRIVERS.overlay.mount({ layers, container }, userns),
+              prepareRoot: (root) => DRIVERS[root.driver].prepare(root),
+              mountUnion: (root, userns) => DRIVERS[root.driver].mount(root, userns),
               makeEndpoint: (endpoint, pid) => makeEndpoint(endpoint, pid, data),
               publishPorts: (endpoint) => publishPorts(endpoint, data),
               removeEndpoint: (endpoint) => removeEndpoint(endpoint, data),

@@ -29,7 +29,15 @@ import { hidePaths } from "./paths.ts";
 import { dropPrivileges, filterSyscalls } from "./privileges.ts";
 import { enterDirectory, environmentOf, execute, findExecutable } from "./process.ts";
 import { joinClass, rejoinClass } from "./resctrl.ts";
-import { attachRoot, changeRoot, leaveMounts, makeWorkingDirectory, openMappedRoot, openRoot } from "./rootfs.ts";
+import {
+  attachRoot,
+  changeRoot,
+  leaveMounts,
+  makeWorkingDirectory,
+  openMappedRoot,
+  openRoot,
+  prepareRoot,
+} from "./rootfs.ts";
 import { bindSharedViews, cloneInside, refuseUnmapped } from "./rootless.ts";
 import type { Plan, Step } from "./step.ts";
 import { stepwise } from "./stepwise.ts";
@@ -60,6 +68,7 @@ export function compile(given: Definition, host: Host, filterOf: FilterSource = 
     ...promiseHooks(spec),
     ...createCgroup(definition, host),
     ...openCgroups(definition, host),
+    ...prepareRoot(definition),
     ...(inside || joined ? [] : openRoot(definition)),
     ...(inside ? [] : sources),
     ...openNamespaces(spec),

@@ -1,6 +1,6 @@
 import type { Process, Spec } from "../spec/spec.ts";
 import type { CgroupDirectory } from "./cgroup-layout.ts";
-import type { EndpointArgs, UnionArgs } from "./step.ts";
+import type { EndpointArgs, RootArgs } from "./step.ts";
 
 /** What compile turns into a plan: a spec, and what a spec cannot say. Names and addresses are chosen before. */
 export interface Definition {
@@ -9,7 +9,9 @@ export interface Definition {
   /** The directory that relative paths of the spec count from; absolute. */
   bundle: string;
   /** The layers of an image; without them the root is spec.root.path. */
-  root?: Omit<UnionArgs, "slot" | "idmapped">;
+  root?: RootArgs;
+  /** Files of the container's own, written before they are mounted; absolute paths. Only with an image. */
+  files?: readonly { path: string; text: string }[];
   endpoint?: EndpointArgs;
   /** Destinations of binds that start as a copy of what the root has there: volumes in which nothing is yet. */
   copies?: readonly string[];

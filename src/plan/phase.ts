@@ -21,7 +21,7 @@ export type Subject = keyof typeof SUBJECTS;
 
 const BY_POINTER: readonly [RegExp, Subject][] = [
   [/^\/spec\/linux\/(cgroupsPath|resources|intelRdt)/, "cgroups"],
-  [/^\/(spec\/(mounts|root)|root)\b/, "files"],
+  [/^\/(spec\/(mounts|root)|root|files)\b/, "files"],
   [/^\/spec\/linux\/(devices|maskedPaths|readonlyPaths|rootfsPropagation)/, "files"],
   [/^\/spec\/(hostname|domainname)/, "namespaces"],
   [/^\/spec\/linux\/(namespaces|uidMappings|gidMappings|timeOffsets|personality)/, "namespaces"],

@@ -10,6 +10,15 @@ export function rootPropagation({ linux }: Spec): Propagation | undefined {
   return parsePropagation(linux?.rootfsPropagation ?? "");
 }
 
+/** What an image's root needs on the disk, and the container's own files that will be mounted into it. */
+export function prepareRoot({ root, files = [] }: Definition): Step[] {
+  if (root === undefined) return [];
+  return [
+    { name: "prepareRoot", args: root, from: "/root" },
+    ...files.map((file, at): Step => ({ name: "writeFile", args: file, from: `/files/${at}` })),
+  ];
+}
+
 /** The root as a detached tree: the layers of an image, or a directory of the bundle. */
 export function openRoot({ spec, root, bundle }: Definition): Step[] {
   if (root !== undefined)

@@ -97,6 +97,8 @@ export const SOURCES: { readonly [N in StepName]: Source } = {
   filterDevices: { read: "bpf(2)" },
   openCgroup: { read: "cgroups(7)" },
   openRoot: { read: "open_tree(2)" },
+  prepareRoot: { read: "overlayfs, in the kernel's documentation" },
+  writeFile: { read: "hosts(5)" },
   mountUnion: { read: "overlayfs, in the kernel's documentation", since: "6.8", otherwise: "the layers are named in one option, which may be a page long" },
   openSource: { read: "open_tree(2)" },
   openNamespace: { read: "namespaces(7)" },

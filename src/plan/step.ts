@@ -67,6 +67,7 @@ function deviceName(device: number | bigint): string {
   return `${(number >>> 8) & 0xfff}:${(number & 0xff) | ((number >>> 12) & 0xfff00)}`;
 }
 
+const count = (things: readonly unknown[], noun: string) => `${things.length} ${noun}${things.length === 1 ? "" : "s"}`;
 const hex = (value: number | bigint) => `0x${value.toString(16)}`;
 
 /** Steps that init runs, inside or on its way in. At most five arguments each. */
@@ -232,12 +233,16 @@ export interface SourceArgs {
   slot: string;
 }
 
-export interface UnionArgs {
+/** What an image's container has for a root. */
+export interface RootArgs {
   /** Top first. */
   layers: readonly string[];
   /** Directory of the container, where the driver keeps what is written. */
   container: string;
   driver: "overlay" | "aufs" | "vfs";
+}
+
+export interface UnionArgs extends RootArgs {
   /** Whether ids on the disk are those of the container's user namespace. */
   idmapped: boolean;
   slot: string;
@@ -281,7 +286,9 @@ openCgroup: host<{ path: string; slot: string }>(
     { fills: "slot" },
   ),
   openRoot: host<{ path: string; propagation: number; slot: string }>(({ path }) => `clones the mount tree at ${path} as the root`, "The root travels as a descriptor; its path is never looked up again.", { fills: "slot" }),
-  mountUnion: host<UnionArgs>(({ layers, driver }) => `joins ${layers.length} layer${layers.length === 1 ? "" : "s"} under a private upper directory (${driver})`, "The layers are shared and stay untouched; the mount is detached, so the host's mount table never shows it.", { fills: "slot" }),
+  prepareRoot: host<RootArgs>(({ layers, driver }) => (driver === "vfs" ? `copies ${count(layers, "layer")} into a root of its own` : `makes an empty upper directory for what it writes (${driver})`), "Containers of one image share its layers; what one of them writes is its own."),
+  writeFile: host<{ path: string; text: string }>(({ path, text }) => `writes ${path}: ${JSON.stringify(text.trimEnd())}`, "An image cannot know the container's name and address, nor whom to ask for other names."),
+  mountUnion: host<UnionArgs>(({ layers, driver }) => `joins ${count(layers, "layer")} under a private upper directory (${driver})`, "The layers are shared and stay untouched; the mount is detached, so the host's mount table never shows it.", { fills: "slot" }),
   openSource: host<SourceArgs>(({ path, set }) => `clones the mount tree at ${path}${(set & 1) === 1 ? ", read-only" : ""}`, "A source path belongs to the host and is looked up there, once.", { fills: "slot" }),
   idmapSource: host<{ mount: string; recursive: boolean }>(({ mount, recursive }) => `maps the ids of ${mount}${recursive ? " and the mounts below" : ""} as in the container's user namespace`, "The files' owners keep their numbers inside, though root inside is somebody else outside."),
   openNamespace: host<{ path: string; slot: string }>(({ path }) => `opens the namespace ${path}`, "A namespace is joined by descriptor.", { fills: "slot" }),

@@ -1,6 +1,7 @@
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { ContainerError } from "../error.ts";
-import { O } from "../kernel/file.ts";
+import { addon } from "../kernel/addon.ts";
+import { AT_FDCWD, O } from "../kernel/file.ts";
 import { cloneTree, setAttributes } from "../kernel/mount.ts";
 import { call } from "../kernel/syscall.ts";
 import { MOUNT_ATTR } from "../linux/mount-options.ts";
@@ -44,13 +45,19 @@ function discard(container: string, names: string[]): void {
   }
 }
 
+/** With this mode, whatever the caller's umask is. */
+function makeDirectory(path: string, mode: number): void {
+  call("mkdirat", AT_FDCWD, path, 0o700);
+  if (mode !== 0o700) call("fchmodat", AT_FDCWD, path, mode);
+}
+
 function makeUpper({ container }: RootParts): void {
   // a root is 0755 as in any image; its parents, the container's directory first, are 0700
   for (const [name, mode] of [
     ["upper", 0o755],
     ["work", 0o700],
   ] as const)
-    mkdirSync(`${container}/${name}`, { mode });
+    makeDirectory(`${container}/${name}`, mode);
 }
 
 const overlay: Storage = {
@@ -87,7 +94,9 @@ const aufs: Storage = {
 const vfs: Storage = {
   name: "vfs",
   prepare({ layers, container }) {
-    mkdirSync(`${container}/root`, { mode: 0o755 });
+    makeDirectory(`${container}/root`, 0o755);
+    // a copy takes more calls than a trace has room for
+    addon().traceStep(-1);
     copyLayers(layers, `${container}/root`);
   },
   mount({ container }, userns) {

@@ -640,6 +640,12 @@ describe("exit statuses", () => {
     expect(readdirSync(join(machine.data, "names"))).toEqual([]);
   });
 
+  test("the caller's umask is none of the container's", () => {
+    const words = ["run", "--rm", "-u", "1000", "caisson/quickstart", "sh", "-c", "stat -c %a / /etc/hosts; umask"];
+    const { stdout, stderr } = machine.caisson(words, { through: ["sh", "-c", 'umask 077; exec "$@"', "sh"] });
+    expect({ stdout, stderr }).toEqual({ stdout: "755\n644\n0022\n", stderr: "" });
+  });
+
   test("--trace shows every step on the error stream, and the command's own output stays alone", () => {
     const { status, stdout, stderr } = machine.caisson([
       "run",

@@ -15,7 +15,7 @@ describe.each(Object.entries(plans))("the plan of %s", (name, plan) => {
   });
 
   test("names for every step the part of the definition that asks for it", () => {
-    expect(plan.filter(({ from }) => !/^\/(spec|root|endpoint)(\/|$)/.test(from))).toEqual([]);
+    expect(plan.filter(({ from }) => !/^\/(spec|root|files|endpoint)(\/|$)/.test(from))).toEqual([]);
   });
 
   test("starts init once, and ends by executing; what the host does then is up to poststart hooks", () => {

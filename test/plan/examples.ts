@@ -168,6 +168,7 @@ function ofAnImage(): Partial<Definition> & { spec: Spec } {
     },
     copies: ["/srv"],
     root: { layers: ["/l/2", "/l/1"], container: "/c/web", driver: "overlay" },
+    files: [{ path: "/c/web/hosts", text: "10.0.0.2\tweb\n" }],
     endpoint: {
       container: "web",
       bridge: "caisson0",
