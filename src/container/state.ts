@@ -1,12 +1,12 @@
 import { isFrozen } from "../cgroup/cgroup.ts";
 import { ContainerError } from "../error.ts";
-import { bootId, processState, startTime } from "../kernel/process.ts";
+import { isThisBoot, processState, startTime } from "../kernel/process.ts";
 import type { Status } from "../spec/spec.ts";
 import type { Record } from "./store.ts";
 
 /** Whether a record's process is there, and not another one with its pid. */
 function isAlive({ pid, startTime: started, bootId: boot }: Record): boolean {
-  return pid > 0 && boot === bootId() && startTime(pid) === started && processState(pid) !== "Z";
+  return pid > 0 && isThisBoot(boot) && startTime(pid) === started && processState(pid) !== "Z";
 }
 
 /** Which operations each status allows: OCI runtime.md, "Lifecycle"; where it is silent, as runc has it. */

@@ -102,13 +102,11 @@ export function awaitEnd(pidfd: number, pid: number, deadline = endDeadline()): 
   if (ended !== 0) return;
   // the first process of a pid namespace ends after all others
   const stuck = kin(pid).find((each) => processState(each) === "D");
+  const why = stuck === undefined ? "" : `: process ${stuck} is in an uninterruptible system call (state D)`;
   throw new ContainerError({
-    message: `process ${pid} did not end within ${END_MS / 1000} s of being killed`,
+    message: `process ${pid} did not end within ${END_MS / 1000} s of being killed${why}`,
     code: "ETIMEDOUT",
-    hint:
-      stuck === undefined
-        ? undefined
-        : `process ${stuck} is in an uninterruptible system call (state D), as on a file system that does not answer`,
+    hint: stuck === undefined ? undefined : "a file system that does not answer keeps processes until it does",
   });
 }
 
@@ -180,10 +178,23 @@ export function processState(pid: number): string | undefined {
 
 let boot: string | undefined;
 
-/** The kernel's id of this boot. */
+/** The kernel's id of this boot; empty where /proc/sys is covered, as inside another container. */
 export function bootId(): string {
-  boot ??= readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+  boot ??= readBootId();
   return boot;
+}
+
+function readBootId(): string {
+  try {
+    return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+  } catch {
+    return "";
+  }
+}
+
+/** Whether something was recorded in this boot; where that cannot be told, a process's start time alone says which it is. */
+export function isThisBoot(recorded: string): boolean {
+  return recorded === bootId() || recorded === "" || bootId() === "";
 }
 
 /** Our own permitted capabilities as a mask: /proc/self/status CapPrm. */

@@ -437,3 +437,23 @@ test("after the last container the host is as it was before the first", () => {
   until("nothing new is on the host", () => differences(before, snapshotHost()).added.length === 0);
   expect(differences(before, snapshotHost()).removed.filter((line) => /^(mount|link|rule)/.test(line))).toEqual([]);
 });
+
+test("a container can be made, seen and deleted where /proc/sys is covered, or not covered any more", () => {
+  const covered = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc/sys && exec "$@"', "sh"];
+  for (const [made, seen] of [
+    [covered, covered],
+    [covered, []],
+    [[], covered],
+  ] as const) {
+    const bundle = makeBundle((spec) => {
+      spec.process.args = ["/bin/probe", "--sleep", "60"];
+    });
+    expect(create(bundle, { through: [...made] })).toMatchObject({ status: 0, stderr: "" });
+    const { pid } = state(bundle);
+    const there = { through: [...seen] };
+    expect(runtime(["start", bundle.id], there)).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(runtime(["state", bundle.id], there).stdout)).toMatchObject({ status: "running", pid });
+    expect(runtime(["delete", "--force", bundle.id], there)).toEqual({ status: 0, stdout: "", stderr: "" });
+    expect(alive(pid)).toBe(false);
+  }
+});
