@@ -1,6 +1,7 @@
 import { ContainerError, tryAll, withLeft } from "../error.ts";
 import { addon } from "../kernel/addon.ts";
 import { close } from "../kernel/file.ts";
+import { endDeadline } from "../kernel/process.ts";
 import { errnoName } from "../kernel/syscall.ts";
 import { encode } from "../plan/encode.ts";
 import { hintFor } from "../plan/hints.ts";
@@ -92,11 +93,12 @@ export function* executeStepwise(
     }
   } catch (error) {
     if (init !== undefined) addon().traceStep(startOf(plan), true);
+    const deadline = endDeadline();
     // killed at once, it would not have reported the end of the call by which it said so
-    const unkilled = tryAll([() => init?.kill(ending ? GRACE_MS : 0)]);
+    const unkilled = tryAll([() => init?.kill(ending ? GRACE_MS : 0, deadline)]);
     // what was refused because it is in use is another container's: taking it back would end that one
     const foreign = error instanceof ContainerError && error.step === "makeCgroup" && error.code === "EBUSY";
-    const left = undo(plan.slice(0, foreign ? reached : reached + 1), context);
+    const left = undo(plan.slice(0, foreign ? reached : reached + 1), context, deadline);
     init?.close();
     throw withLeft(diagnosed(error, context.slots.get("root"), plan), [...unkilled, ...left]);
   } finally {
@@ -171,14 +173,15 @@ const NEEDS_NAMESPACES_ONLY: ReadonlySet<string> = new Set(["makeEndpoint", "pub
 
 /**
  * Takes back, in reverse, what the host steps of a plan did; can be repeated. Each is tried, whatever the others come to.
+ * @param deadline for processes to end that are killed for it: one for all steps
  * @returns what went wrong
  */
-export function undo(plan: Plan, context: HostContext): unknown[] {
+export function undo(plan: Plan, context: HostContext, deadline = endDeadline()): unknown[] {
   const failures = tryAll(
     [...plan.entries()].reverse().map(([index, step]) => () => {
       if (isInit(step)) return;
       addon().traceStep(index, true);
-      undoHostStep(step, context);
+      undoHostStep(step, context, deadline);
     }),
   );
   addon().traceStep(-1);

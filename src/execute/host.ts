@@ -65,7 +65,7 @@ export interface EngineServices {
 interface Handler<N extends HostStepName> {
   run: (args: HostArgs<N>, context: HostContext) => void;
   /** Idempotent: it runs after a failure, and again at delete. */
-  undo?: (args: HostArgs<N>, context: HostContext) => void;
+  undo?: (args: HostArgs<N>, context: HostContext, deadline: number) => void;
 }
 
 const HANDLERS: { [N in HostStepName]: Handler<N> } = {
@@ -75,7 +75,7 @@ const HANDLERS: { [N in HostStepName]: Handler<N> } = {
   },
   makeCgroup: {
     run: ({ path, shared }) => void createDirectory(path, { shared: shared === true }),
-    undo: ({ path }) => removeCgroup(path),
+    undo: ({ path }, _, deadline) => removeCgroup(path, deadline),
   },
   writeCgroup: { run: (write) => applyWrite(write) },
   filterDevices: { run: ({ path, program }) => attachDeviceProgram(path, program) },
@@ -247,8 +247,8 @@ export function runHostStep(step: HostStep, context: HostContext): void {
 }
 
 /** Takes back what a host step did; a cleanup that fails must not hide why it was needed. */
-export function undoHostStep(step: HostStep, context: HostContext): void {
-  handlerOf(step).undo?.(step.args as never, context);
+export function undoHostStep(step: HostStep, context: HostContext, deadline: number): void {
+  handlerOf(step).undo?.(step.args as never, context, deadline);
 }
 
 /**
@@ -257,8 +257,14 @@ export function undoHostStep(step: HostStep, context: HostContext): void {
  */
 export function removeCgroup(path: string, deadline = endDeadline()): void {
   // the usual case: nothing is in there any more
-  if (tryCall("unlinkat", AT_FDCWD, path, AT_REMOVEDIR) < 0)
-    removeDirectories([path], { exit: (pids) => awaitExits(pids, deadline), change: awaitChange });
+  if (tryCall("unlinkat", AT_FDCWD, path, AT_REMOVEDIR) < 0) {
+    try {
+      removeDirectories([path], { exit: (pids) => awaitExits(pids, deadline), change: awaitChange });
+    } catch (error) {
+      if (!(error instanceof ContainerError) || error.code !== "ETIMEDOUT") throw error;
+      throw new ContainerError({ ...error, message: `cannot remove cgroup ${path}: ${error.message}`, path });
+    }
+  }
   // the parent of the engine's containers goes with the last of them; other parents are somebody else's
   if (basename(dirname(path)) === "caisson") removeEmptyDirectories([dirname(path)]);
 }

@@ -127,17 +127,19 @@ export class Init {
   }
 
   /**
-   * Kills what there is of it, and reaps it if it is ours. @param graceMs for it to end by itself, when it said it would
+   * Kills what there is of it, and reaps it if it is ours.
+   * @param graceMs for it to end by itself, when it said it would
+   * @param deadline for it to have ended
    * @throws ContainerError ETIMEDOUT when the kernel does not let go of it
    */
-  kill(graceMs = 0): void {
+  kill(graceMs: number, deadline: number): void {
     const [failure] = tryAll(
       [this.#stage, this.pidfd]
         .filter((pidfd) => pidfd >= 0)
         .map((pidfd) => () => {
           if (graceMs > 0) wait([pidfd], graceMs);
           signal(pidfd, 9);
-          awaitEnd(pidfd, this.pid);
+          awaitEnd(pidfd, this.pid, deadline);
           reapOwn(pidfd);
         }),
     );

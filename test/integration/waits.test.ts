@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from "node:child_process";
-import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
@@ -16,10 +16,12 @@ import {
   runtimeCommand,
   scratchDirectory,
   start,
+  startRuntime,
   state,
   stateRoot,
   until,
 } from "../support/bundle.ts";
+import { cgroupDirectories } from "../support/host-snapshot.ts";
 import { PATIENCE } from "../support/patience.ts";
 
 // Whoever does not answer, read or live any more: nobody waits for them without end.
@@ -177,5 +179,44 @@ test.skipIf(!existsSync("/dev/fuse")).each(["with", "without"])(
     }
     until("the kernel lets it go", () => state(bundle).status === "stopped");
     expect(remove(bundle, "--force")).toEqual({ status: 0, stdout: "", stderr: "" });
+  },
+);
+
+// what init itself waits for, nobody else does: a directory of that file system, which it is to work in
+test.skipIf(!existsSync("/dev/fuse"))(
+  "a creation that is ended while init is stuck waits for it once, and says what is left",
+  () => {
+    const bundle = makeBundle((spec) => {
+      spec.process.cwd = "/mute/nowhere";
+      spec.mounts.push({ destination: "/mute", type: "bind", source: "mute", options: ["bind"] });
+    });
+    const [directory, asked, output] = ["mute", "asked", "output"].map((name) => join(bundle.path, name)) as [
+      string,
+      string,
+      string,
+    ];
+    mkdirSync(directory);
+    const files = spawn("python3", [join(import.meta.dirname, "../support/mute-files.py"), directory, asked]);
+    const left = () => cgroupDirectories().filter((path) => path.endsWith(`/${bundle.id}`));
+    try {
+      until("the file system is there", () => existsSync(asked));
+      const through = ["nsenter", `--mount=/proc/${files.pid}/ns/mnt`];
+      const creating = startRuntime(["create", "--bundle", bundle.path, bundle.id], { through, output });
+      until("init looks for a directory", () => !existsSync(asked));
+      const began = Date.now();
+      creating.kill("SIGTERM");
+      until("it has been given up", () => !alive(creating.pid ?? 0), 120_000);
+      expect(Date.now() - began).toBeLessThan(18_000 * PATIENCE);
+      const said = readFileSync(output, "utf8");
+      expect(said).toMatch(/process \d+ did not end within 10 s of being killed: process \d+ .* \(state D\)/);
+      expect(left()).not.toEqual([]);
+      for (const path of left()) expect(said).toContain(path);
+    } finally {
+      files.kill("SIGKILL");
+    }
+    until("the kernel lets it go", () =>
+      left().every((path) => readFileSync(join(path, "cgroup.procs"), "utf8") === ""),
+    );
+    for (const path of left()) rmdirSync(path);
   },
 );
