@@ -36,9 +36,15 @@ long step_set_io_priority(struct run *run, const union plan_arg *arg)
 	return sys(run, __NR_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, arg[0].number);
 }
 
+/* The kernel takes those away that do not exist, or are not in the cpuset. */
 long step_set_affinity(struct run *run, const union plan_arg *arg)
 {
-	return sys(run, __NR_sched_setaffinity, 0, arg[0].bytes->length, arg[0].bytes->data);
+	unsigned char every[8192 / 8 /* more it cannot be built for */];
+
+	if (arg[0].bytes->length != 0)
+		return sys(run, __NR_sched_setaffinity, 0, arg[0].bytes->length, arg[0].bytes->data);
+	__builtin_memset(every, 0xff, sizeof every);
+	return sys(run, __NR_sched_setaffinity, 0, sizeof every, every);
 }
 
 long step_set_memory_policy(struct run *run, const union plan_arg *arg)

@@ -86,6 +86,7 @@ export function compile(given: Definition, host: Host, filterOf: FilterSource = 
 
     ...mapIdentities(spec, host),
     ...mapMountsAsContainer(spec),
+    anyProcessor,
     ...joinClass(definition, host),
     ...openMappedRoot(definition),
 
@@ -139,6 +140,7 @@ export function compileExec(definition: ExecDefinition, host: Host, filterOf: Fi
   const { id, spec, cgroups, preserved, home, setgroups } = definition;
   const process = grantCapabilities(definition.process, spec, host);
   const seccomp = spec.linux?.seccomp;
+  const { initial = "", final = "" } = process.execCPUAffinity ?? {};
   refuseUnsupported(spec, process, host);
   const namespaces = userPlace(spec.linux?.namespaces ?? [], host);
   const types = namespaces.map(({ type }) => type);
@@ -160,12 +162,12 @@ export function compileExec(definition: ExecDefinition, host: Host, filterOf: Fi
     ...openConsole(process, definition.console),
     ...startInit(preserved),
 
-    ...affinity(process.execCPUAffinity?.initial, "initial"),
+    ...affinity(initial, "initial"),
     ...setOomScore(process),
     ...namespaces.filter((each) => !isJoinedLast(each, namespaces)).map(join),
     ...cloneIntoCgroups(0, cgroups, "/spec/process"),
     ...namespaces.filter((each) => isJoinedLast(each, namespaces)).map(join),
-    ...affinity(process.execCPUAffinity?.final, "final"),
+    ...(initial === "" && final === "" ? [anyProcessor] : affinity(final, "final")),
     ...rejoinClass(spec, id, host),
 
     ...becomeRoot(spec),
@@ -188,11 +190,14 @@ export function compileExec(definition: ExecDefinition, host: Host, filterOf: Fi
   ]);
 }
 
-function affinity(list: string | undefined, which: string): Step[] {
-  return list === undefined || list === ""
+function affinity(list: string, which: string): Step[] {
+  return list === ""
     ? []
     : [{ name: "setAffinity", args: { mask: listMask(list) }, from: `/spec/process/execCPUAffinity/${which}` }];
 }
+
+/** Since Linux 6.2 a process takes the caller's processors along into a cgroup, whatever cpuset is there. */
+const anyProcessor: Step = { name: "setAffinity", args: { mask: new Uint8Array() }, from: "/spec/process" };
 
 function listenForStart(start: Definition["start"]): Step[] {
   return start === "later" ? [{ name: "listen", args: { slot: "start" }, from: "/spec" }] : [];

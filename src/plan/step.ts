@@ -112,7 +112,7 @@ export const INIT_STEPS = {
   setPersonality: init(37, { persona: "number" }, ({ persona }) => `sets the personality ${hex(persona)}`, "Some programs need another execution domain."),
   setScheduler: init(38, { attributes: "bytes" }, () => "sets its scheduling policy", "Scheduling policy is inherited by everything the container starts."),
   setIoPriority: init(39, { priority: "number" }, ({ priority }) => `sets its I/O priority ${hex(priority)}`, "I/O priority is inherited by everything the container starts."),
-  setAffinity: init(40, { mask: "bytes" }, () => "binds itself to processors", "The processors may differ before and after it enters the cgroup."),
+  setAffinity: init(40, { mask: "bytes" }, ({ mask }) => (mask.length === 0 ? "takes every processor that its cgroup has" : "binds itself to processors"), "The caller's processors must not stay; those asked for may differ before and after it enters the cgroup."),
   setMemoryPolicy: init(41, { mode: "number", nodes: "bytes", bits: "number" }, () => "sets its NUMA memory policy", "Memory policy is inherited by everything the container starts."),
   keepCapabilities: init(42, {}, () => "keeps its capabilities across the change of user", "The kernel clears them when the user id leaves 0."),
   dropBounding: init(43, { keep: "number" }, ({ keep }) => `drops all capabilities but ${hex(keep)} from the bounding set`, "What is not in the bounding set can never come back, not even through a set-user-id program."),

@@ -1,4 +1,5 @@
 import { chmodSync, chownSync, existsSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import type { ExecCpuAffinity, Process } from "../../src/spec/spec.ts";
@@ -349,6 +350,22 @@ test.each(["SCHED_FIFO", "SCHED_RR"] as const)("%s is set, with its priority", (
       spec.linux.resources = { ...spec.linux.resources, cpu: { realtimeRuntime: 10_000, realtimePeriod: 1_000_000 } };
   });
   expect(seen.scheduler).toMatchObject({ policy, priority: 7 });
+});
+
+test.runIf(cpus().length > 1)("the caller's processors are not the container's, only those of its cpuset are", () => {
+  const caller = ["taskset", "--cpu-list", "0"];
+  const all = seenIn(run(makeBundle())).affinity;
+  const last = all.at(-1) ?? 0;
+  expect(seenIn(run(makeBundle(), { through: caller })).affinity).toEqual(all);
+  for (const [list, expected] of [
+    [`0,${last}`, [0, last]],
+    [`${last}`, [last]],
+  ] as const) {
+    const bundle = idle((spec) => {
+      spec.linux.resources = { cpu: { cpus: list } };
+    });
+    expect(seenIn(exec(bundle, ["/bin/probe"], { through: caller })).affinity).toEqual(expected);
+  }
 });
 
 test("a further process has the processors it is to have, before and after it enters the cgroup", () => {
