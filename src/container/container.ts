@@ -43,8 +43,6 @@ import { checkId, type Record, readSpec, Store } from "./store.ts";
 const { getuid } = process;
 
 const SIGKILL = 9;
-/** How long delete waits for another command to be done with the container. */
-const PATIENCE_MS = 10_000;
 
 /** How a container, or a further process in it, is started beyond what the definition says. */
 export interface Start {
@@ -249,6 +247,8 @@ export class Container {
    * @throws ContainerError of the step that failed; the container has stopped then
    */
   start(): void {
+    // whoever has the lock may be starting it, or making it: that is no reason to wait
+    requireStatus("start", this.id, this.status);
     this.#locked((store) => {
       requireStatus("start", this.id, this.status);
       const { record } = this;
@@ -371,7 +371,7 @@ export class Container {
   /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
   delete({ force = false, warn, release, keep }: Deletion = {}): void {
     if (force && Store.isDamaged(this.#root, this.id)) {
-      this.#locked((store) => this.#finish(store, store.rebuilt(this.id), { warn, release, keep }), PATIENCE_MS);
+      this.#locked((store) => this.#finish(store, store.rebuilt(this.id), { warn, release, keep }));
       return;
     }
     const trace = tryOpenTrace(`${this.#root}/${this.id}/trace`);
@@ -382,7 +382,7 @@ export class Container {
       this.#locked((store) => {
         this.#end(force);
         this.#finish(store, this.record, { warn, release, keep });
-      }, PATIENCE_MS);
+      });
     } finally {
       addon().traceTo(-1);
       if (trace >= 0) close(trace);
@@ -539,8 +539,8 @@ export class Container {
     }
   }
 
-  #locked<T>(work: (store: Store) => T, patienceMs?: number): T {
-    const store = Store.open(this.#root, this.id, patienceMs);
+  #locked<T>(work: (store: Store) => T): T {
+    const store = Store.open(this.#root, this.id);
     if (store === undefined) throw missing();
     try {
       return work(store);

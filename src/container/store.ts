@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { ContainerError } from "../error.ts";
-import { AT_FDCWD, AT_REMOVEDIR, close, lock, O } from "../kernel/file.ts";
+import { AT_FDCWD, AT_REMOVEDIR, close, lock, lockHolder, lockWithin, O } from "../kernel/file.ts";
 import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
 import type { Definition } from "../plan/definition.ts";
@@ -49,6 +49,8 @@ export interface Record {
 }
 
 const VERSION = 1;
+/** How long a command waits for another one to be done with the container. */
+const PATIENCE_MS = 10_000;
 /** The code of errors about a record that nobody can read any more. */
 const DAMAGED = "ERR_DAMAGED";
 /** For records of builds that did not know these fields yet: as if there were everything to do. */
@@ -107,18 +109,17 @@ export class Store {
 
   /**
    * Opens a container's directory and locks it. @returns undefined when there is none
-   * @param patienceMs how long to wait for whoever has the lock; absent: without limit
-   * @throws ContainerError EBUSY
+   * @throws ContainerError EBUSY when somebody else keeps the lock for long
    */
-  static open(root: string, id: string, patienceMs?: number): Store | undefined {
+  static open(root: string, id: string): Store | undefined {
     const path = `${root}/${id}`;
     const directory = tryCall("openat", -100, path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
     if (directory < 0) return;
-    if (patienceMs === undefined) lock(directory, true);
-    else if (!lockWithin(directory, patienceMs)) {
+    if (!lockWithin(directory, PATIENCE_MS)) {
+      const holder = lockHolder(directory);
       close(directory);
       throw new ContainerError({
-        message: `container ${id} is in use: another command has been at work on it for ${patienceMs / 1000} s`,
+        message: `container ${id} is in use: ${holder} has been at work on it for ${PATIENCE_MS / 1000} s`,
         code: "EBUSY",
       });
     }
@@ -281,14 +282,6 @@ function parseObject(text: string): Partial<Record> | undefined {
 /** The spec of the definition kept in a directory. */
 export function readSpec(directory: string): Spec {
   return readDefinition(directory)?.definition.spec ?? { ociVersion: OCI_VERSION };
-}
-
-/** flock(2) has no deadline. */
-function lockWithin(directory: number, patienceMs: number): boolean {
-  const cell = new Int32Array(new SharedArrayBuffer(4));
-  for (const deadline = Date.now() + patienceMs; !lock(directory, false); Atomics.wait(cell, 0, 0, 5))
-    if (Date.now() > deadline) return false;
-  return true;
 }
 
 /** Whether the path still leads to an open directory: it may have been deleted, and another made, before it was locked. */

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { ContainerError } from "../error.ts";
-import { close, lock, O, open } from "../kernel/file.ts";
+import { close, lock, lockHolder, lockWithin, O, open } from "../kernel/file.ts";
 import { processState, startTime } from "../kernel/process.ts";
 import type { ContainerJson } from "./config.ts";
 
@@ -29,6 +29,8 @@ export interface ExitRecord {
   finishedAt: string;
 }
 
+/** How long one waits without a word. */
+const MOMENT_MS = 1000;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 const ID = /^[0-9a-f]{64}$/;
 
@@ -165,8 +167,12 @@ export class Containers {
     return container;
   }
 
-  /** Takes the container's lock. @returns its descriptor, or undefined when it is gone, or busy and `wait` is false */
-  lock(id: string, wait: boolean): number | undefined {
+  /**
+   * Takes the container's lock.
+   * @param wait whether to wait for who has it; as a function, it is told after a moment who that is
+   * @returns its descriptor, or undefined when it is gone, or busy and `wait` is false
+   */
+  lock(id: string, wait: boolean | ((holder: string) => void)): number | undefined {
     let descriptor: number;
     try {
       descriptor = open(this.directory(id), O.RDONLY | O.DIRECTORY);
@@ -174,7 +180,8 @@ export class Containers {
       if (error instanceof ContainerError && error.code === "ENOENT") return;
       throw error;
     }
-    if (lock(descriptor, wait) && existsSync(this.directory(id))) return descriptor;
+    if (typeof wait === "function" && !lockWithin(descriptor, MOMENT_MS)) wait(lockHolder(descriptor));
+    if (lock(descriptor, wait !== false) && existsSync(this.directory(id))) return descriptor;
     close(descriptor);
     return;
   }

@@ -60,6 +60,8 @@ interface Removal {
   force: boolean;
   volumes: boolean;
   watch?: Watch;
+  /** Told after a moment who is waited for: whoever is making the container, or removing it. */
+  waiting?: (holder: string) => void;
 }
 
 /** A container for people: image, root, network, log. The command line is its client. */
@@ -285,26 +287,48 @@ export class Engine {
    * @param watch gets the id when all but its records is gone
    * @throws ContainerError when it runs and force is not given
    */
-  remove(container: ContainerJson, { force, volumes, watch }: Removal): void {
-    const running = ["running", "paused"].includes(this.status(container));
-    if (running && !force)
+  remove(container: ContainerJson, { force, volumes, watch, waiting = () => undefined }: Removal): void {
+    const { id } = container;
+    const lock = this.#lockEnded(container, force, waiting);
+    if (lock === undefined) return;
+    try {
+      this.#takeBack(id);
+      if (this.containers.read(id) === undefined) return;
+      watch?.(id);
+      this.#forget(id, volumes);
+    } finally {
+      close(lock);
+    }
+  }
+
+  /** The lock of a container that does not run; undefined when it is gone. */
+  #lockEnded(container: ContainerJson, force: boolean, waiting: (holder: string) => void): number | undefined {
+    for (;;) {
+      this.#end(container, force);
+      this.awaitEndings();
+      const lock = this.containers.lock(container.id, waiting);
+      if (lock === undefined || !this.#isRunning(container)) return lock;
+      // who had it was making the container, which has begun to run
+      close(lock);
+    }
+  }
+
+  #isRunning(container: ContainerJson): boolean {
+    return ["running", "paused"].includes(this.status(container));
+  }
+
+  /** Kills it, if it runs, and waits for its end. @throws ContainerError when that was not asked for */
+  #end(container: ContainerJson, force: boolean): void {
+    if (!this.#isRunning(container)) return;
+    if (!force)
       throw new ContainerError({
         message: `container ${container.name} is running: stop it, or remove it by force`,
         code: "ERR_STATUS",
       });
-    if (running) {
-      const attachment = this.tryAttach(container, {});
-      this.running(container).kill(SIGKILL);
-      while (attachment !== undefined && !["exited", "gone"].includes(attachment.hear().kind));
-      attachment?.close();
-    }
-    this.awaitEndings();
-    this.cleanup(container.id);
-    const lock = this.containers.lock(container.id, true);
-    if (lock === undefined) return;
-    watch?.(container.id);
-    this.#forget(container.id, volumes);
-    close(lock);
+    const attachment = this.tryAttach(container, {});
+    this.running(container).kill(SIGKILL);
+    while (attachment !== undefined && !["exited", "gone"].includes(attachment.hear().kind));
+    attachment?.close();
   }
 
   /** Finds and removes what killed processes left: half-made containers, and endpoints without a container. */

@@ -1,3 +1,4 @@
+import { fstatSync, readFileSync } from "node:fs";
 import { call, tryCall } from "./syscall.ts";
 
 /** The kernel's current directory marker for *at calls. */
@@ -110,4 +111,31 @@ export function lock(fd: number, wait: boolean): boolean {
   if (result === -11) return false;
   if (result < 0) call("flock", fd, 2);
   return true;
+}
+
+/** As lock, for so long at most: flock(2) has no deadline. @returns false when somebody else still holds it */
+export function lockWithin(fd: number, patienceMs: number): boolean {
+  const cell = new Int32Array(new SharedArrayBuffer(4));
+  for (const deadline = Date.now() + patienceMs; !lock(fd, false); Atomics.wait(cell, 0, 0, 5))
+    if (Date.now() > deadline) return false;
+  return true;
+}
+
+/** Who has the lock of an open file, in words, as far as /proc tells: proc_locks(5). */
+export function lockHolder(fd: number): string {
+  const { dev, ino } = fstatSync(fd);
+  const hex = (number: number) => number.toString(16).padStart(2, "0");
+  // makedev(3), as far as the kernel's own numbers go
+  const device = `${hex((dev >>> 8) & 0xfff)}:${hex((dev & 0xff) | ((dev >>> 12) & 0xfff00))}`;
+  const [, pid] = new RegExp(` FLOCK .* (\\d+) ${device}:${ino} `).exec(readFileSync("/proc/locks", "latin1")) ?? [];
+  if (pid === undefined) return "another command";
+  try {
+    // its name alone: words may be secret, and neither may tell a terminal what to do
+    const name = readFileSync(`/proc/${pid}/comm`, "latin1")
+      .trimEnd()
+      .replaceAll(/[^ -~]/g, "?");
+    return `process ${pid} (${name})`;
+  } catch {
+    return `process ${pid}`;
+  }
 }

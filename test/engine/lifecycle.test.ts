@@ -1,7 +1,8 @@
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { results, states, until } from "../support/bundle.ts";
 import { expectFailure, lastLine, Machine } from "../support/engine.ts";
 
@@ -264,3 +265,73 @@ async function becomesTrue(what: string, condition: () => boolean): Promise<void
 function namespaceOf(pid: number, name: string): string {
   return machine.shell(`readlink /proc/${pid}/ns/${name}`).stdout.trim();
 }
+
+describe("rm waits for whoever is at work on a container", () => {
+  const said = (child: ChildProcess) => {
+    let text = "";
+    child.stderr?.on("data", (chunk: Buffer) => {
+      text += chunk;
+    });
+    return () => text;
+  };
+  const rm = (...words: string[]) => {
+    const child = machine.start(["rm", ...words], { stdio: ["ignore", "ignore", "pipe"] });
+    return { child, text: said(child), ended: once(child, "close") };
+  };
+  const spoken = async (text: () => string) => {
+    while (!text().endsWith("\n")) await new Promise((resolve) => setImmediate(resolve));
+  };
+
+  test.each([
+    ["with force", ["-f"]],
+    ["without", []],
+  ])("%s, says for whom, and can be ended by a signal", async (_, flags) => {
+    const id = machine.succeeds([...DETACHED, IMAGE, "/bin/true"]);
+    machine.succeeds(["wait", id]);
+    machine.settle();
+    const script =
+      "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); sys.stdin.read()";
+    const holder = spawn("python3", ["-c", script, join(machine.data, "containers", id)]);
+    until("it has the lock", () => readFileSync("/proc/locks", "latin1").includes(` ${holder.pid} `));
+    try {
+      for (const signal of ["SIGTERM", "SIGINT"] as const) {
+        const { child, text, ended } = rm(...flags, id);
+        await spoken(text);
+        expect(text()).toBe(`waiting for process ${holder.pid} (python3), which is at work on container ${id}\n`);
+        child.kill(signal);
+        expect(await ended).toEqual([null, signal]);
+        expect(machine.containers()).toContain(id);
+      }
+      const { text, ended } = rm(...flags, id);
+      await spoken(text);
+      holder.kill();
+      expect(await ended).toEqual([0, null]);
+      expect(machine.containers()).not.toContain(id);
+    } finally {
+      holder.kill();
+    }
+  });
+
+  test.each([
+    ["does not kill what has begun to run meanwhile", [], 125, "running"],
+    ["with force, it does", ["-f"], 0, undefined],
+  ] as const)("%s", async (_, flags, status, left) => {
+    const delay = ["-e", "trace=pivot_root", "-e", "inject=pivot_root:delay_enter=4000000"];
+    const making = machine.start([...DETACHED, "--name", "slow", IMAGE, "/bin/probe", "--sleep", "60"], {
+      through: ["strace", "-f", "-qq", "-o", "/dev/null", ...delay],
+    });
+    const made = once(making, "close");
+    until("it is being made", () => machine.caisson(["inspect", "slow"]).status === 0);
+    const { text, ended } = rm(...flags, "slow");
+    expect(await ended).toEqual([status, null]);
+    expect(text()).toMatch(/^waiting for process \d+ \((caisson|node)\), which is at work on container slow$/m);
+    if (left === undefined) expect(machine.caisson(["inspect", "slow"]).status).toBe(125);
+    else {
+      expect(text()).toContain("container slow is running: stop it, or remove it by force");
+      expect(machine.inspect("slow").State.Status).toBe(left);
+      machine.succeeds(["rm", "-f", "slow"]);
+    }
+    // strace follows the monitor, too
+    await made;
+  });
+});

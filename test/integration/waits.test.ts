@@ -41,6 +41,40 @@ test("a container whose init is killed between create and start is told to have 
   expect(remove(bundle)).toEqual({ status: 0, stdout: "", stderr: "" });
 });
 
+test("whoever keeps a container's lock is named by start and delete, which give up", () => {
+  const bundle = makeBundle();
+  expect(create(bundle).status).toBe(0);
+  const script = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX); sys.stdin.read()";
+  const holder = spawn("python3", ["-c", script, join(stateRoot(), bundle.id)]);
+  try {
+    until("it has the lock", () => readFileSync("/proc/locks", "latin1").includes(` ${holder.pid} `));
+    const words = `container ${bundle.id} is in use: process ${holder.pid} (python3) has been at work on it for 10 s`;
+    expect(start(bundle)).toMatchObject({ status: 1, stderr: expect.stringContaining(words) });
+    expect(state(bundle).status).toBe("created");
+    expect(remove(bundle)).toMatchObject({ status: 1, stderr: expect.stringContaining(words) });
+  } finally {
+    holder.kill();
+  }
+});
+
+test("a container that is being started is not waited for to start it again", () => {
+  const bundle = makeBundle(
+    (spec) => {
+      spec.hooks = { startContainer: [{ path: "/bin/sleep", args: ["sleep", "60"] }] };
+    },
+    { root: "shell" },
+  );
+  expect(create(bundle).status).toBe(0);
+  const starting = startRuntime(["start", bundle.id]);
+  until("the hook runs", () => state(bundle).status === "running");
+  const { status, stderr } = start(bundle);
+  expect(status).toBe(1);
+  expect(stderr).toContain("cannot start an already running container");
+  expect(alive(starting.pid ?? 0)).toBe(true);
+  expect(remove(bundle, "--force")).toMatchObject({ status: 0 });
+  until("start has ended", () => !alive(starting.pid ?? 0));
+});
+
 test("a terminal's output that nobody reads keeps no signal, and not the end", async () => {
   const bundle = makeBundle(
     (spec) => {

@@ -1,4 +1,4 @@
-import { print } from "../print.ts";
+import { print, say } from "../print.ts";
 import { forEachName } from "./each.ts";
 import type { Define } from "./engine.ts";
 import { watch } from "./watch.ts";
@@ -21,7 +21,9 @@ export const defineRm: Define = (program, { engine, exit }) => {
       const watched = await watch(engine().places, trace, "delete");
       exit(
         forEachName(names, (name) => {
-          engine().remove(engine().containers.find(name), { force, volumes, ...(watched && { watch: watched.look }) });
+          const waiting = (holder: string) => say(`waiting for ${holder}, which is at work on container ${name}`);
+          const container = engine().containers.find(name);
+          engine().remove(container, { force, volumes, waiting, ...(watched && { watch: watched.look }) });
           print(name);
         }),
       );
