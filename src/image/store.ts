@@ -1,15 +1,5 @@
 import { randomBytes } from "node:crypto";
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync } from "node:fs";
 import { ContainerError } from "../error.ts";
 import { lock } from "../kernel/file.ts";
 import { call } from "../kernel/syscall.ts";
@@ -18,17 +8,9 @@ import { Unpacker } from "../storage/unpack.ts";
 import { AUFS_WHITEOUTS, OVERLAY_WHITEOUTS } from "../storage/whiteout.ts";
 import { type ImageSource, type LayerSource, openArchive } from "./archive.ts";
 import { chainIds, type LayerLimits, readLayer } from "./layer.ts";
-import {
-  type Descriptor,
-  type ImageConfig,
-  type Manifest,
-  MEDIA_TYPE,
-  parseConfig,
-  parseManifest,
-  parseObject,
-  sha256,
-} from "./manifest.ts";
-import { digestHex, formatReference, parseReference, type Reference } from "./reference.ts";
+import { Layout, named, nameOf, sameEntry } from "./layout.ts";
+import { type Descriptor, type ImageConfig, type Manifest, MEDIA_TYPE, parseConfig, sha256 } from "./manifest.ts";
+import { digestHex } from "./reference.ts";
 import { type LayerRecord, Session } from "./session.ts";
 import { TAR_LIMITS, TarReader } from "./tar.ts";
 
@@ -73,8 +55,6 @@ export interface ResolvedImage {
 }
 
 const VERSION = 1;
-const NAME = "org.opencontainers.image.ref.name";
-const CONTAINERD_NAME = "io.containerd.image.name";
 
 /**
  * The images of a data directory:
@@ -86,13 +66,13 @@ const CONTAINERD_NAME = "io.containerd.image.name";
  * Blobs and layers are complete, verified and on the disk before they are renamed to their places, index.json last.
  */
 export class ImageStore {
-  #oci: string;
+  #layout: Layout;
   #layers: string;
   #incoming: string;
   #format: LayerFormat;
 
   private constructor(dataDirectory: string, format: LayerFormat) {
-    this.#oci = `${dataDirectory}/oci`;
+    this.#layout = Layout.open(`${dataDirectory}/oci`);
     this.#layers = `${dataDirectory}/${format === "overlay" ? "layers" : "layers-aufs"}`;
     this.#incoming = `${dataDirectory}/incoming`;
     this.#format = format;
@@ -102,10 +82,7 @@ export class ImageStore {
   static open(dataDirectory: string, format: LayerFormat = "overlay"): ImageStore {
     const store = new ImageStore(dataDirectory, format);
     // set-id files of images must not be reached by anybody but root (CVE-2021-41091)
-    for (const directory of [`${store.#oci}/blobs/sha256`, store.#layers, store.#incoming])
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
-    if (!existsSync(`${store.#oci}/oci-layout`))
-      writeAtomically(`${store.#oci}/oci-layout`, JSON.stringify({ imageLayoutVersion: "1.0.0" }));
+    for (const directory of [store.#layers, store.#incoming]) mkdirSync(directory, { recursive: true, mode: 0o700 });
     return store;
   }
 
@@ -133,8 +110,8 @@ export class ImageStore {
   /** Every name, and every image without one. */
   list(): ImageSummary[] {
     const summaries: ImageSummary[] = [];
-    for (const descriptor of this.#readIndex()) {
-      const image = this.#readImage(descriptor);
+    for (const descriptor of this.#layout.read()) {
+      const image = this.#layout.image(descriptor);
       if (image !== undefined) summaries.push(this.#summary(descriptor, image));
     }
     return summaries;
@@ -145,8 +122,8 @@ export class ImageStore {
    * @throws ContainerError ERR_NO_IMAGE, ERR_AMBIGUOUS
    */
   resolve(nameOrId: string): ResolvedImage {
-    const descriptor = this.#find(nameOrId)[0];
-    const image = descriptor && this.#readImage(descriptor);
+    const descriptor = this.#layout.find(nameOrId)[0];
+    const image = descriptor && this.#layout.image(descriptor);
     if (descriptor === undefined || image === undefined)
       throw new ContainerError({ message: `cannot find image ${nameOrId}`, code: "ERR_NO_IMAGE" });
     const ids = chainIds(image.config.diffIds);
@@ -178,15 +155,16 @@ export class ImageStore {
    */
   remove(nameOrId: string, keepLayers: ReadonlySet<string> = new Set()): { names: string[]; ids: string[] } {
     return this.#locked(() => {
-      const found = this.#find(nameOrId);
+      const found = this.#layout.find(nameOrId);
       if (found.length === 0)
         throw new ContainerError({ message: `cannot find image ${nameOrId}`, code: "ERR_NO_IMAGE" });
-      const before = this.#readIndex();
+      const before = this.#layout.read();
       const after = before.filter((entry) => !found.some((other) => sameEntry(entry, other)));
-      const idsOf = (entries: Descriptor[]) => entries.map((entry) => this.#readImage(entry)?.manifest.config.digest);
+      const idsOf = (entries: Descriptor[]) =>
+        entries.map((entry) => this.#layout.image(entry)?.manifest.config.digest);
       const left = new Set(idsOf(after));
       const gone = new Set(idsOf(found).filter((id) => id !== undefined && !left.has(id)));
-      this.#writeIndex(after);
+      this.#layout.write(after);
       this.#collect(after, keepLayers);
       return {
         names: found.map(nameOf).filter((name) => name !== undefined),
@@ -204,15 +182,11 @@ export class ImageStore {
     const entries: Descriptor[] = [];
     for (const image of images) {
       const manifest = await this.#addImage(session, image, options);
-      for (const name of image.names.length === 0 ? [undefined] : image.names)
-        entries.push({
-          ...manifest,
-          ...(name !== undefined && { annotations: { [NAME]: name, [CONTAINERD_NAME]: name } }),
-        });
+      for (const name of image.names.length === 0 ? [undefined] : image.names) entries.push(named(manifest, name));
     }
     this.#commit(session, entries);
     return entries.map((entry) => {
-      const image = this.#readImage(entry);
+      const image = this.#layout.image(entry);
       if (image === undefined)
         throw new ContainerError({ message: `cannot find manifest ${entry.digest}`, code: "ERR_NO_IMAGE" });
       return this.#summary(entry, image);
@@ -251,7 +225,7 @@ export class ImageStore {
 
   #addBlob(session: Session, bytes: Buffer): { digest: string; size: number } {
     const digest = sha256(bytes);
-    if (this.#blobSize(digest) !== bytes.length) {
+    if (this.#layout.blobSize(digest) !== bytes.length) {
       const blob = session.createBlob();
       blob.write(bytes);
       session.keepBlob(blob, digest);
@@ -268,7 +242,7 @@ export class ImageStore {
   ): Promise<Descriptor> {
     const record = session.layers.get(chainId) ?? this.#readLayer(chainId);
     const digest = source.digest ?? record?.blob.digest;
-    const hasBlob = digest !== undefined && (session.blobs.has(digest) || this.#blobSize(digest) !== undefined);
+    const hasBlob = digest !== undefined && (session.blobs.has(digest) || this.#layout.blobSize(digest) !== undefined);
     if (record !== undefined && hasBlob && (source.digest ?? record.blob.digest) === record.blob.digest)
       return record.blob;
 
@@ -336,92 +310,23 @@ export class ImageStore {
   #commit(session: Session, entries: Descriptor[]): void {
     session.sync();
     this.#locked(() => {
-      for (const [digest, path] of session.blobs) renameSync(path, this.#blobPath(digest));
+      for (const [digest, path] of session.blobs) renameSync(path, this.#layout.blobPath(digest));
       for (const chainId of session.layers.keys()) {
         const target = `${this.#layers}/${digestHex(chainId)}`;
         // another load may have been faster with the same layer
         if (!existsSync(target)) renameSync(session.layerHome(chainId), target);
       }
-      const names = new Set(entries.map(nameOf));
-      const digests = new Set(entries.map(({ digest }) => digest));
-      const kept: Descriptor[] = [];
-      for (const entry of this.#readIndex()) {
-        const name = nameOf(entry);
-        if (digests.has(entry.digest) && (name === undefined || names.has(name))) continue;
-        if (name === undefined || !names.has(name)) kept.push(entry);
-        // its name goes to another image, but the image stays
-        else kept.push({ mediaType: entry.mediaType, digest: entry.digest, size: entry.size });
-      }
-      const all = [...kept, ...entries];
-      const named = new Set(all.filter((entry) => nameOf(entry) !== undefined).map(({ digest }) => digest));
-      const seen = new Set<string>();
-      this.#writeIndex(
-        all.filter((entry) => {
-          if (nameOf(entry) !== undefined) return true;
-          const isNew = !named.has(entry.digest) && !seen.has(entry.digest);
-          seen.add(entry.digest);
-          return isNew;
-        }),
-      );
+      this.#layout.add(entries);
     });
   }
 
   /** Deletes blobs and layers that no image has. While a load is running nothing is: it may count on them. */
   #collect(entries: Descriptor[], keepLayers: ReadonlySet<string>): void {
     if (this.#sweep() > 0) return;
-    const blobs = new Set<string>();
-    const layers = new Set([...keepLayers].map(digestHex));
-    const mark = (descriptor: Descriptor): void => {
-      blobs.add(digestHex(descriptor.digest));
-      if (this.#blobSize(descriptor.digest) === undefined) return;
-      const read = parseManifest(readFileSync(this.#blobPath(descriptor.digest)), descriptor.mediaType);
-      if ("manifests" in read) {
-        for (const inner of read.manifests) mark(inner);
-        return;
-      }
-      for (const { digest } of [read.manifest.config, ...read.manifest.layers]) blobs.add(digestHex(digest));
-      const config = parseConfig(readFileSync(this.#blobPath(read.manifest.config.digest)));
-      for (const id of chainIds(config.diffIds)) layers.add(digestHex(id));
-    };
-    try {
-      for (const entry of entries) mark(entry);
-    } catch {
-      // another program wrote something here that we do not understand: nothing may be deleted then
-      return;
-    }
-    removeOthers(`${this.#oci}/blobs/sha256`, blobs);
-    removeOthers(this.#layers, layers);
-  }
-
-  #find(nameOrId: string): Descriptor[] {
-    const entries = this.#readIndex();
-    const reference = parseName(nameOrId);
-    const named = reference === undefined ? [] : entries.filter((entry) => isNamed(entry, reference));
-    if (named.length > 0) return reference?.digest === undefined ? named : named.slice(0, 1);
-    const hex = /^(?:sha256:)?([a-f0-9]{1,64})$/.exec(nameOrId)?.[1];
-    if (hex === undefined) return [];
-    const found = entries.filter((entry) => this.#readImage(entry)?.manifest.config.digest.startsWith(`sha256:${hex}`));
-    const ids = new Set(found.map((entry) => this.#readImage(entry)?.manifest.config.digest));
-    if (ids.size > 1)
-      throw new ContainerError({
-        message: `cannot tell which image ${nameOrId} is: ${ids.size} ids begin so`,
-        code: "ERR_AMBIGUOUS",
-      });
-    return found;
-  }
-
-  /** undefined for what is no image for this program: others may keep in a layout what they like. */
-  #readImage({ digest, mediaType }: Descriptor): { manifest: Manifest; config: ImageConfig } | undefined {
-    try {
-      const read = parseManifest(readFileSync(this.#blobPath(digest)), mediaType);
-      if ("manifests" in read) return;
-      return {
-        manifest: read.manifest,
-        config: parseConfig(readFileSync(this.#blobPath(read.manifest.config.digest))),
-      };
-    } catch {
-      return;
-    }
+    const needed = this.#layout.needed(entries);
+    if (needed === undefined) return;
+    removeOthers(this.#layout.blobs, needed.blobs);
+    removeOthers(this.#layers, new Set([...needed.layers, ...keepLayers].map(digestHex)));
   }
 
   #summary(entry: Descriptor, { manifest, config }: { manifest: Manifest; config: ImageConfig }): ImageSummary {
@@ -447,30 +352,6 @@ export class ImageStore {
         code: "ERR_VERSION",
       });
     return record;
-  }
-
-  #readIndex(): Descriptor[] {
-    const path = `${this.#oci}/index.json`;
-    if (!existsSync(path)) return [];
-    const read = parseManifest(readFileSync(path));
-    if (!("manifests" in read))
-      throw new ContainerError({ message: `cannot read ${path}: it is no index`, code: "ERR_IMAGE", path });
-    return read.manifests;
-  }
-
-  #writeIndex(manifests: Descriptor[]): void {
-    const path = `${this.#oci}/index.json`;
-    // what others wrote into the index beside its manifests stays
-    const before = existsSync(path) ? parseObject(readFileSync(path), path) : {};
-    writeAtomically(path, JSON.stringify({ ...before, schemaVersion: 2, mediaType: MEDIA_TYPE.index, manifests }));
-  }
-
-  #blobPath(digest: string): string {
-    return `${this.#oci}/blobs/sha256/${digestHex(digest)}`;
-  }
-
-  #blobSize(digest: string): number | undefined {
-    return statSync(this.#blobPath(digest), { throwIfNoEntry: false })?.size;
   }
 
   async #withSession<T>(act: (session: Session) => Promise<T>): Promise<T> {
@@ -524,46 +405,8 @@ function verify(what: string, found: string, expected: string | undefined): void
     });
 }
 
-function nameOf({ annotations }: Descriptor): string | undefined {
-  return annotations?.[NAME];
-}
-
-function sameEntry(one: Descriptor, other: Descriptor): boolean {
-  return one.digest === other.digest && nameOf(one) === nameOf(other);
-}
-
-function parseName(name: string): Reference | undefined {
-  try {
-    return parseReference(name);
-  } catch {
-    // an id is no name
-    return;
-  }
-}
-
-function isNamed(entry: Descriptor, wanted: Reference): boolean {
-  const name = nameOf(entry);
-  if (name === undefined) return false;
-  if (wanted.digest === undefined) return name === formatReference(wanted);
-  const own = parseName(name);
-  return own?.registry === wanted.registry && own.repository === wanted.repository && entry.digest === wanted.digest;
-}
-
 function removeOthers(directory: string, kept: ReadonlySet<string>): void {
   const fd = openSync(directory, "r");
   for (const name of listNames(fd)) if (!kept.has(name.toString())) removeTree(fd, name);
   closeSync(fd);
-}
-
-/** The old contents or the new, whenever the power fails. */
-function writeAtomically(path: string, text: string): void {
-  const beside = `${path}.new`;
-  const fd = openSync(beside, "w", 0o600);
-  writeSync(fd, text);
-  fsyncSync(fd);
-  closeSync(fd);
-  renameSync(beside, path);
-  const directory = openSync(path.slice(0, path.lastIndexOf("/")), "r");
-  fsyncSync(directory);
-  closeSync(directory);
 }
