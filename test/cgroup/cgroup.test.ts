@@ -140,10 +140,10 @@ function read(path: string): string {
   return readFileSync(path, "utf8").trim();
 }
 
-/** Every file that says what the resources of a cgroup are. */
+/** Every file that says what the resources of a cgroup are, but for cpu.weight, where runc had another curve until 1.3.2. */
 function readBack(directories: readonly CgroupDirectory[]): Record<string, string> {
   const files =
-    /^(memory\.(memsw\.)?limit_in_bytes|memory\.soft_limit.*|memory\.swappiness|memory\.(max|low|swap\.max)|cpu\.(shares|weight|max|idle|cfs_.*_us)|cpuset\.(cpus|mems)|pids\.max|devices\.list)$/;
+    /^(memory\.(memsw\.)?limit_in_bytes|memory\.soft_limit.*|memory\.swappiness|memory\.(max|low|swap\.max)|cpu\.(shares|max|idle|cfs_.*_us)|cpuset\.(cpus|mems)|pids\.max|devices\.list)$/;
   return Object.fromEntries(
     directories.flatMap(({ path }) =>
       readdirSync(path)

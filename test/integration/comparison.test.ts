@@ -71,8 +71,10 @@ function comparable(seen: Seen, id: string): { [fact: string]: unknown } {
       .filter(({ mountPoint }) => mountPoint !== "/sys/fs/cgroup/unified")
       .map(mount)
       .sort(),
-    // a message queue's root is made with the ipc namespace: by us while we are still the host's user
+    // runc adds a link to /proc/kcore, which the specification does not name; a message queue's root is made with the ipc
+    // namespace: by us while we are still the host's user
     devices: seen.devices
+      .filter(({ target }) => target !== "/proc/kcore")
       .map(({ name, type, major, minor, mode, uid, gid, target }) => ({
         name,
         type,
