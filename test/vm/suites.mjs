@@ -1,6 +1,8 @@
 // npm run test:vm: what depends on pure cgroup v2, on AppArmor or on the kernel's age, in guests made for it.
-import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { finished } from "node:stream/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { missingPrograms, runInGuest } from "./machine.mjs";
 
@@ -8,13 +10,13 @@ const results = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 
 const integration = (...names) => names.map((name) => `test/integration/${name}.test.ts`);
 const own = (...names) => names.map((name) => `test/vm/${name}.test.ts`);
 
-/** Each is one start of the guest. */
+/** Each is one start of the guest; the longest is first. */
 const SUITES = {
   "guest, Linux 6.12": {
     files: [
       ...own("cgroup", "apparmor", "rootless", "why"),
       "test/cgroup/",
-      ...integration("cgroups", "lifecycle", "devices", "mounts", "comparison"),
+      ...integration("cgroups", "devices", "mounts", "comparison"),
     ],
   },
   "guest, systemd": { systemd: true, files: own("systemd", "rootless") },
@@ -22,7 +24,7 @@ const SUITES = {
 };
 
 /**
- * Runs every suite, each in a guest of its own.
+ * Runs every suite, each in a guest of its own, as many at a time as there are processors: a guest uses one.
  * @param only names of suites; without, all
  * @returns by name, where vitest's report is: there is none if the guest did not live to its end
  */
@@ -33,25 +35,41 @@ export async function runSuites(only = []) {
     return {};
   }
   mkdirSync(results, { recursive: true });
-  const reports = {};
-  for (const [name, { kernel, systemd, files }] of Object.entries(SUITES)) {
-    if (only.length > 0 && !only.includes(name)) continue;
-    console.log(`\n${name}`);
-    const report = `${name.replace(/\W+/g, "-")}.json`;
-    reports[name] = join(results, report);
-    rmSync(reports[name], { force: true });
-    const words = ["--reporter=verbose", "--reporter=json", `--outputFile.json=dist/test/${report}`, ...files];
-    try {
-      await runInGuest(["node_modules/.bin/vitest", "run", ...words], {
-        results,
-        systemd: systemd === true,
-        ...(kernel && { kernel }),
-      });
-    } catch (error) {
-      console.error(`${name}: ${error.message}`);
-    }
+  const names = Object.keys(SUITES).filter((name) => only.length === 0 || only.includes(name));
+  const waiting = [...names];
+  const work = async () => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) await runSuite(name);
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, work));
+  return Object.fromEntries(names.map((name) => [name, `${kept(name)}.json`]));
+}
+
+/** What a suite leaves behind; without the ending. */
+function kept(name) {
+  return join(results, name.replace(/\W+/g, "-"));
+}
+
+/** What it writes is shown when it has ended: another one may run beside it. */
+async function runSuite(name) {
+  const { kernel, systemd, files } = SUITES[name];
+  const [report, log] = [`${kept(name)}.json`, `${kept(name)}.log`];
+  rmSync(report, { force: true });
+  const output = createWriteStream(log);
+  const reporters = ["--reporter=verbose", "--reporter=json", `--outputFile.json=dist/test/${basename(report)}`];
+  const began = performance.now();
+  let failure = "";
+  try {
+    await runInGuest(["node_modules/.bin/vitest", "run", ...reporters, ...files], {
+      ...{ results, output, systemd: systemd === true },
+      ...(kernel && { kernel }),
+    });
+  } catch (error) {
+    failure = `${error.message}\n`;
   }
-  return reports;
+  output.end();
+  await finished(output);
+  const minutes = ((performance.now() - began) / 60_000).toFixed(1);
+  console.log(`\n${name}\n${readFileSync(log, "utf8")}${failure}${name}: ${minutes} minutes`);
 }
 
 /** Whether vitest says that all is well. */
