@@ -86,12 +86,12 @@ export function compile(given: Definition, host: Host, filterOf: FilterSource = 
 
     ...mapIdentities(spec, host),
     ...mapMountsAsContainer(spec),
-    anyProcessor,
     ...joinClass(definition, host),
     ...openMappedRoot(definition),
 
     ...(late ? shiftClocks(spec) : []),
     ...withdrawMaps(spec, host),
+    anyProcessor,
     ...becomeRoot(spec),
     ...leaveLast(spec),
     ...newSession(definition),

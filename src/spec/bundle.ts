@@ -22,8 +22,18 @@ export interface Bundle {
 export function readBundle(directory: string, file = "config.json"): Bundle {
   const bundle = attempt(`cannot find bundle ${directory}`, directory, () => realpathSync(directory));
   const path = resolve(bundle, file);
-  const spec = parse(readRegular(path), { path, runnable: true });
+  const spec = withRoot(parse(readRegular(path), { path, runnable: true }));
   return { spec, bundle, warnings: warningsOf(spec) };
+}
+
+/** As with crun, root of a new user namespace for which nobody is named is the caller: no more than it is already. */
+function withRoot(spec: Spec): Spec {
+  const { namespaces = [], uidMappings = [], gidMappings = [] } = spec.linux ?? {};
+  const isNew = namespaces.some(({ type, path }) => type === "user" && path === undefined);
+  if (!isNew || uidMappings.length > 0 || gidMappings.length > 0) return spec;
+  const only = (hostID = 0) => [{ containerID: 0, hostID, size: 1 }];
+  const mappings = { uidMappings: only(process.geteuid?.()), gidMappings: only(process.getegid?.()) };
+  return { ...spec, linux: { ...spec.linux, ...mappings } };
 }
 
 /**

@@ -6,6 +6,8 @@ import { sysctlNamespace, sysctlPath } from "../linux/sysctls.ts";
 import { type Fault, pointerTo } from "./shape.ts";
 import type { Mount, NamespaceType, Process, Spec } from "./spec.ts";
 
+const MAPPED_TOGETHER = "is required: user and group ids are mapped together";
+
 export interface ValidateOptions {
   /** The container is to be created and started from it: `root` and `process.args` are needed, too. */
   runnable?: boolean;
@@ -41,9 +43,8 @@ export function validate(spec: Spec, { runnable = false }: ValidateOptions = {})
   needs("mount", linux.maskedPaths?.length, "linux", "maskedPaths");
   needs("mount", linux.readonlyPaths?.length, "linux", "readonlyPaths");
 
-  for (const side of ["uidMappings", "gidMappings"] as const)
-    if (isNew("user") && !linux[side]?.length)
-      fault("is required for a new user namespace: without it nobody in there would be anybody", "linux", side);
+  if (isNew("user") && Boolean(linux.uidMappings?.length) !== Boolean(linux.gidMappings?.length))
+    fault(MAPPED_TOGETHER, "linux", linux.uidMappings?.length ? "gidMappings" : "uidMappings");
 
   for (const name of Object.keys(linux.sysctl ?? {})) {
     const type = sysctlNamespace(sysctlPath(name) ?? "");
@@ -68,7 +69,7 @@ function faultsOfMount(
   const mapped = Boolean(uidMappings?.length && gidMappings?.length);
   const target = normalize(`/${destination}`).replace(/\/$/, "");
   if (Boolean(uidMappings?.length) !== Boolean(gidMappings?.length))
-    fault("is required: user and group ids are mapped together", uidMappings?.length ? "gidMappings" : "uidMappings");
+    fault(MAPPED_TOGETHER, uidMappings?.length ? "gidMappings" : "uidMappings");
   if ((mapped || idmap) && !bound) fault("must have bind or rbind for mapped ids", "options");
   if (idmap && !mapped && idmapRanges === undefined && !userNamespace)
     fault(`has ${idmap}, which needs mappings or a user namespace`, "options");

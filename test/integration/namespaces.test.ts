@@ -254,6 +254,16 @@ test("a user beyond the mapping is refused, and so is a mapping that overlaps", 
   expect(stderr).toContain("/linux/uidMappings");
 });
 
+test("a user namespace for which nobody is named has the caller as its root", () => {
+  covers("linux.uidMappings");
+  const seen = probe((spec) => {
+    spec.linux.namespaces?.push({ type: "user" });
+    for (const mount of spec.mounts) mount.options = mount.options?.filter((option) => option !== "gid=5") ?? [];
+  });
+  expect(seen.namespaces.user).not.toBe(namespaceOf("self", "user"));
+  expect([seen.uids.real, seen.uidMap, seen.gidMap]).toEqual([0, ["0 0 1"], ["0 0 1"]]);
+});
+
 test("a user namespace needs no root", () => {
   covers("linux.uidMappings");
   const bundle = idle((spec) => {

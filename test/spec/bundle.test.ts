@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { readBundle } from "../../src/spec/bundle.ts";
+import type { Linux } from "../../src/spec/spec.ts";
 import { template } from "../../src/spec/template.ts";
 
 let directory: string;
@@ -21,6 +22,24 @@ test("a bundle is read, and its path is the real one", () => {
   expect(bundle).toBe(directory);
   expect(spec.process?.args).toEqual(["sh"]);
   expect(warnings).toEqual([{ pointer: "/mounts/0/destination", message: "is relative: taken as relative to /" }]);
+});
+
+test("who maps nobody into a new user namespace is root in there, alone", () => {
+  const mapping = [{ containerID: 0, hostID: 1000, size: 10 }];
+  const mapped = (linux: Linux) => {
+    config(JSON.stringify({ ...template(), hostname: undefined, linux }));
+    const { uidMappings, gidMappings } = readBundle(directory).spec.linux ?? {};
+    return { uidMappings, gidMappings };
+  };
+  const [uid, gid] = [process.geteuid?.(), process.getegid?.()];
+  expect(mapped({ namespaces: [{ type: "user" }] })).toEqual({
+    uidMappings: [{ containerID: 0, hostID: uid, size: 1 }],
+    gidMappings: [{ containerID: 0, hostID: gid, size: 1 }],
+  });
+  const own = { uidMappings: mapping, gidMappings: mapping };
+  expect(mapped({ namespaces: [{ type: "user" }], ...own })).toEqual(own);
+  expect(mapped({ namespaces: [{ type: "user", path: "/proc/1/ns/user" }] })).toEqual({});
+  expect(mapped({ namespaces: [{ type: "mount" }] })).toEqual({});
 });
 
 test("a bundle without config.json is refused in runc's words", () => {

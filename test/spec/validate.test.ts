@@ -84,10 +84,11 @@ describe("settings of the whole machine", () => {
   });
 });
 
-test("a new user namespace needs both mappings, a joined one none", () => {
+test("a new user namespace needs both mappings or none, a joined one none", () => {
   expect(linux({ namespaces: [{ type: "user" }], uidMappings: mapping }).map((line) => line.split(" ")[0])).toEqual([
     "/linux/gidMappings",
   ]);
+  expect(linux({ namespaces: [{ type: "user" }] })).toEqual([]);
   expect(linux({ namespaces: [{ type: "user", path: "/proc/1/ns/user" }] })).toEqual([]);
 });
 
