@@ -35,6 +35,8 @@ export type Statistics = {
   blkio: { ioServiceBytesRecursive: BlockEntry[]; ioServicedRecursive: BlockEntry[]; psi?: Pressure };
   /** By page size, such as "2MB". */
   hugetlb: Record<string, { usage: Integer64; max: Integer64; failcnt: Integer64 }>;
+  /** By resource, such as "sev"; `events` counts how often its limit was in the way. */
+  misc: Record<string, { usage: Integer64; events: Integer64 }>;
 };
 
 /** Without a limit `limit` is the greatest number the kernel or 64 bits have. */
@@ -71,6 +73,7 @@ export function statistics(directories: readonly CgroupDirectory[]): Statistics 
     pids: pids(v1, v2),
     blkio: { ...blkio(v1, v2), ...pressure(v2("io.pressure")) },
     hugetlb: hugetlb(directories),
+    misc: misc(v1, v2),
   };
 }
 
@@ -235,6 +238,14 @@ function hugetlb(directories: readonly CgroupDirectory[]): Statistics["hugetlb"]
             failcnt: table(read(`hugetlb.${size}.events`)).max ?? 0,
           },
     ]),
+  );
+}
+
+function misc(v1: ReadV1, v2: ReadV2): Statistics["misc"] {
+  const read = (file: string) => table(v1("misc", file) ?? v2(file));
+  const events = read("misc.events");
+  return Object.fromEntries(
+    Object.entries(read("misc.current")).map(([name, usage]) => [name, { usage, events: events[`${name}.max`] ?? 0 }]),
   );
 }
 

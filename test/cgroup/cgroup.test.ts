@@ -39,6 +39,7 @@ import {
   parseCgroupLayout,
 } from "../../src/plan/cgroup-layout.ts";
 import type { Resources } from "../../src/spec/spec.ts";
+import { covers } from "../conformance/covers.ts";
 
 const MEMORY = 64 * 2 ** 20;
 const RESOURCES: Resources = {
@@ -400,5 +401,22 @@ test("a directory that is no cgroup is never removed, and none is made where the
     expect(readdirSync(directory)).toEqual([]);
   } finally {
     rmdirSync(directory);
+  }
+});
+
+test.each([1, 2] as const)("what the misc controller has counted is told by resource, on version %i", (version) => {
+  covers("events misc");
+  const path = mkdtempSync(join(tmpdir(), "caisson-misc-"));
+  try {
+    const hierarchy = { controllers: ["misc"], version, mountPoint: path, ownPath: "/" };
+    expect(statistics([{ path, hierarchy }]).misc).toEqual({});
+    writeFileSync(join(path, "misc.current"), "res_a 3\nres_b 0\n");
+    writeFileSync(join(path, "misc.events"), "res_a.max 7\nres_b.max 0\n");
+    expect(statistics([{ path, hierarchy }]).misc).toEqual({
+      res_a: { usage: 3, events: 7 },
+      res_b: { usage: 0, events: 0 },
+    });
+  } finally {
+    rmSync(path, { recursive: true });
   }
 });

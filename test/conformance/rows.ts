@@ -179,10 +179,7 @@ export const SECTIONS = {
     "events --stats": "statistics once",
     "events --interval": "statistics again and again, and OOM",
     "events pressure": "how long processes waited: PSI",
-    "events misc": {
-      words: "what the misc controller has counted",
-      reason: "it is not told yet; its limits are files of linux.resources.unified",
-    },
+    "events misc": "what the misc controller has counted",
     "list --format": "table or json",
     "list --quiet": "ids alone",
     "spec --bundle": "a config.json to begin with",
@@ -203,14 +200,14 @@ export const SECTIONS = {
     "cgroup.kill": "all processes at once",
     OPEN_TREE_NAMESPACE: {
       words: "a mount namespace from a mount",
-      reason: "a call of Linux 7.0, which came after what is built for",
+      reason: "a flag of open_tree(2) since Linux 7.0, which none of the kernels that the tests run on has",
     },
     "mount API": "mounts go from descriptor to descriptor",
     "org.systemd.property": "properties of the scope by annotations",
     rootless: "without root",
     "run.oci annotations": {
       words: "crun's annotations",
-      reason: "they are crun's own; what they do has a field of the specification or a flag, or is for its plugins",
+      reason: "they are crun's own, and no part of the specification: with runc, too, they change nothing",
     },
     "flags of crun and youki": {
       words: "--log-level, --systemd-log, kill --regex, delete --regex; info, completion",

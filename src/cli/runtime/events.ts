@@ -53,7 +53,7 @@ function follow(container: Container, intervalMs: number): void {
 
 /** In the shape of runc's events: of most members, one that is 0 is left out. */
 function statisticsOf({ id, record }: Container): unknown {
-  const { cpu, cpuset, memory, pids, blkio, hugetlb } = statistics(record.cgroups);
+  const { cpu, cpuset, memory, pids, blkio, hugetlb, misc } = statistics(record.cgroups);
   const { cpus, mems, ...settings } = cpuset;
   return {
     type: "stats",
@@ -85,6 +85,8 @@ function statisticsOf({ id, record }: Container): unknown {
       hugetlb: Object.fromEntries(
         Object.entries(hugetlb).map(([size, { failcnt, ...entry }]) => [size, { ...filled(entry), failcnt }]),
       ),
+      // runc counts this, too, but its events do not tell it
+      ...filled({ misc }),
       intel_rdt: {},
       network_interfaces: null,
     },
