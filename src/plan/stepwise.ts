@@ -12,13 +12,19 @@ const CLONE_NEWUSER = 0x10000000;
 export function stepwise(plan: Plan, { without }: Stepping): Plan {
   const gone = leftOut(plan, without);
   const kept = plan.filter((_, index) => !gone.has(index));
-  const last = kept.findIndex(({ name }) => ENDS_HALTS.has(name));
+  const last = lastHalt(kept);
   return kept.flatMap((step, at) => {
     const before = kept[at - 1];
     const runs = before?.name === "startInit" || (before !== undefined && isInit(before) && !isTurn(before));
-    const halts = runs && isInit(step) && !isTurn(step) && (last < 0 || at <= last);
+    const halts = runs && isInit(step) && !isTurn(step) && at <= last;
     return halts ? [{ name: "standStill" as const, args: {}, from: step.from }, step] : [step];
   });
+}
+
+/** The last step of a plan that a halt can precede; the plan's end where there is no such limit. */
+export function lastHalt(plan: Plan): number {
+  const last = plan.findIndex(({ name }) => ENDS_HALTS.has(name));
+  return last < 0 ? plan.length : last;
 }
 
 const ENDS_HALTS: ReadonlySet<StepName> = new Set(["loadSeccomp", "loadNotifier", "awaitStart", "execute"]);

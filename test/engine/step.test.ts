@@ -116,6 +116,17 @@ test("a breakpoint is a step's number or name, or a phase, and continue ends wit
   expect(stdout).toMatch(/has ended with status 7/);
 });
 
+test("a breakpoint behind the filter is refused: nobody stands still there", () => {
+  const commands = script("break execute", "break loadSeccomp", "continue", "continue");
+  const { stdout, stderr } = machine.caisson(["step", "--command", commands, ...FLAGS, "true"]);
+  expect(stderr).toMatch(/nothing stands still before step \d+: the filter of step \d+ may refuse/);
+  expect(stdout).not.toContain("ended with status");
+  const without = script("break execute", "continue");
+  const unfiltered = ["--security-opt", "seccomp=unconfined", ...FLAGS, "true"];
+  const told = machine.succeeds(["step", "--command", without, ...unfiltered]);
+  expect(told).toMatch(/^>\* +\d+ {2}start +init {2}execute/m);
+});
+
 test("the numbers are those that explain prints", () => {
   const explained = machine.succeeds(["explain", ...FLAGS, "true"]).match(/^ +\d+ {2}\S.*/gm) ?? [];
   const stepped = machine.succeeds(["step", "--command", script("list all"), ...FLAGS, "true"]);

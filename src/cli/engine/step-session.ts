@@ -12,7 +12,7 @@ import { type Explanation, explain, pointerOf, renderExplanation, shortened } fr
 import { PHASES } from "../../plan/phase.ts";
 import { backgroundOf } from "../../plan/reference.ts";
 import { isStepName } from "../../plan/step.ts";
-import { harmWithout, leftOut } from "../../plan/stepwise.ts";
+import { harmWithout, lastHalt, leftOut } from "../../plan/stepwise.ts";
 import { join } from "../../trace/join.ts";
 import { tell } from "../../trace/line.ts";
 import { renderTrace } from "../../trace/render.ts";
@@ -244,6 +244,14 @@ export class Session {
     }
     const places = this.#places(word);
     const chosen = word in PHASES ? places.slice(0, 1) : places;
+    const last = lastHalt(this.#walk.plan);
+    if (chosen.every((place) => place > last)) {
+      const runs = this.#walk.plan[last]?.name === "execute";
+      const why = runs
+        ? "the container's program runs by then"
+        : `the filter of step ${last} may refuse the calls for it`;
+      throw usage(`nothing stands still before step ${chosen[0]}: ${why}`);
+    }
     for (const place of chosen) {
       this.#breaks.add(place);
       const explanation = this.#explanations[place];
