@@ -84,6 +84,25 @@ long step_set_ids(struct run *run, const union plan_arg *arg)
 	return sys(run, __NR_setresuid, arg[0].number, arg[0].number, arg[0].number);
 }
 
+static bool is_device(struct run *run, long descriptor, uint64_t device)
+{
+	struct stat seen;
+	return sys(run, __NR_fstat, descriptor, &seen) == 0 && S_ISCHR(seen.st_mode) && seen.st_rdev == device;
+}
+
+/* Where the container's own cannot be opened, or is something else, the host's does as well. */
+long step_reopen_null(struct run *run, const union plan_arg *arg)
+{
+	long own = open_in_root(run, run->slots[arg[0].slot], "dev/null", O_RDWR | O_NOCTTY | O_NOFOLLOW);
+	if (own < 0)
+		return 0;
+	if (is_device(run, own, arg[1].number))
+		for (int stream = 0; stream < 3; stream++)
+			if (is_device(run, stream, arg[1].number))
+				RESULT(sys(run, __NR_dup3, own, stream, 0));
+	return sys(run, __NR_close, own);
+}
+
 /* The null device is everybody's, and a stream that cannot be given away can still be used. */
 long step_own_streams(struct run *run, const union plan_arg *arg)
 {

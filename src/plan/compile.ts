@@ -4,7 +4,7 @@ import type { NamespaceType, Process } from "../spec/spec.ts";
 import { grantCapabilities } from "./capabilities.ts";
 import { cloneIntoCgroups, cloneProcess, createCgroup, openCgroups, openDirectories, startUnit } from "./cgroup.ts";
 import type { Definition, ExecDefinition } from "./definition.ts";
-import { makeDevices, openDevices } from "./devices.ts";
+import { makeDevices, openDevices, reopenNull } from "./devices.ts";
 import { takeTurns } from "./encode.ts";
 import { hostHooks, initHooks, openHookStates, promiseHooks } from "./hooks.ts";
 import type { Host } from "./host.ts";
@@ -111,6 +111,7 @@ export function compile(given: Definition, host: Host, filterOf: FilterSource = 
     ...openHookStates(spec),
 
     ...attachTerminal(process, true),
+    ...reopenNull(process, spec),
     ...closeFilesystems(spec),
     ...limitResources(process),
     ...setSysctls(spec),

@@ -1,5 +1,5 @@
 import { PROPAGATION } from "../linux/mount-options.ts";
-import type { Device, Spec } from "../spec/spec.ts";
+import type { Device, Process, Spec } from "../spec/spec.ts";
 import type { Host } from "./host.ts";
 import { isShared } from "./namespaces.ts";
 import { normalPath } from "./path.ts";
@@ -96,6 +96,12 @@ export function makeDevices(spec: Spec, host: Host): Step[] {
     ([path, target]): Step => ({ name: "makeLink", args: { root: "root", path, target }, from: "/spec/linux/devices" }),
   );
   return [...devices, ...links];
+}
+
+/** Streams that lead nowhere lead nowhere inside: as with runc, where the container has a /dev of its own. */
+export function reopenNull({ terminal }: Process, spec: Spec): Step[] {
+  if (terminal === true || !hasOwnDev(spec)) return [];
+  return [{ name: "reopenNull", args: { root: "root", device: deviceNumber(1, 3) }, from: "/spec/process" }];
 }
 
 function ptmx({ mounts = [] }: Spec): [string, string][] {

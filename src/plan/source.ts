@@ -87,6 +87,7 @@ export const SOURCES: { readonly [N in StepName]: Source } = {
   cloneOwn: { read: "open_tree(2)" },
   cloneInRoot: { read: "open_tree(2)" },
   raiseLoopback: { read: "netdevice(7)" },
+  reopenNull: { read: "null(4)" },
   ownStreams: { read: "fchown(2)" },
   enterCgroup: { read: "cgroups(7)" },
   setOomScore: { read: "proc_pid_oom_score_adj(5)" },

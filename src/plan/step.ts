@@ -203,6 +203,7 @@ export const INIT_STEPS = {
     "copy-symlink: a link of the host's means something else inside, so it is not followed outside.",
   ),
   detachMount: init(75, { root: "reads", directory: "string", name: "string" }, ({ directory, name }) => `takes the mount on ${directory === "/" ? "" : directory}/${name} away`, "The directory is looked up inside the root, and a link of that name is not followed: nothing outside can be meant."),
+  reopenNull: init(78, { root: "reads", device: "number" }, () => "opens its own /dev/null for the standard streams that are the host's", "An open file keeps the mount in use that it was opened on: one of the host's could be in no checkpoint."),
   standStill: init(
     76,
     {},

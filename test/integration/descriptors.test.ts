@@ -1,6 +1,7 @@
-import { closeSync, constants, openSync, writeFileSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
+import { parseMountinfo } from "../../src/linux/mountinfo.ts";
 import { covers } from "../conformance/covers.ts";
 import {
   cleanUp,
@@ -15,7 +16,9 @@ import {
   scratchDirectory,
   seenIn,
   start,
+  state,
   untilStopped,
+  type WholeSpec,
 } from "../support/bundle.ts";
 import type { Seen } from "../support/seen.ts";
 
@@ -61,6 +64,35 @@ test("exactly the standard streams are open, by run, create and exec, whatever t
   } finally {
     for (const fd of leaked) closeSync(fd);
   }
+});
+
+test.each([
+  ["", () => undefined],
+  [
+    ", also where a user namespace has the host's bound",
+    (spec: WholeSpec) => {
+      const ids = [{ containerID: 0, hostID: 100_000, size: 1000 }];
+      Object.assign(spec.linux, { uidMappings: ids, gidMappings: ids });
+      spec.linux.namespaces?.push({ type: "user" });
+    },
+  ],
+])("streams that lead nowhere are of the container's own /dev%s", (_, edit) => {
+  const bundle = makeBundle((spec) => {
+    edit(spec);
+    spec.process.args = ["/bin/probe", "--sleep", "60"];
+  });
+  const through = ["sh", "-c", 'exec "$@" >/dev/null 2>&1', "sh"];
+  expect(create(bundle, { through }).status).toBe(0);
+  expect(start(bundle).status).toBe(0);
+  const { pid } = state(bundle);
+  const mounts = parseMountinfo(readFileSync(`/proc/${pid}/mountinfo`, "utf8"));
+  const places = [0, 1, 2].map((fd) => {
+    const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))?.[1];
+    return mounts.find((mount) => mount.id === Number(id))?.mountPoint;
+  });
+  const own = mounts.some(({ mountPoint }) => mountPoint === "/dev/null") ? "/dev/null" : "/dev";
+  expect(places).toEqual([own, own, own]);
+  expect(statSync(`/proc/${pid}/fd/0`).rdev).toBe(statSync("/dev/null").rdev);
 });
 
 test("descriptors are preserved as asked for, with --preserve-fds and $LISTEN_FDS, and no others", () => {
