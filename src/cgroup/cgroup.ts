@@ -112,7 +112,10 @@ export function processes(path: string): number[] {
  * @throws ContainerError EBUSY if version 1 cannot stop them within two seconds; they run again then
  */
 export function freeze(directories: readonly CgroupDirectory[], waits: Pick<Waits, "change">): void {
-  const { path, version } = freezerOf(directories);
+  const freezer = freezerOf(directories);
+  if (freezer === undefined)
+    throw new ContainerError({ message: "cannot freeze: the container has no cgroup that can", code: "ENOTSUP" });
+  const { path, version } = freezer;
   if (version === 2) {
     writeFile(`${path}/cgroup.freeze`, "1");
     awaitEvent(path, "frozen 1", waits.change);
@@ -266,15 +269,15 @@ export function readV2(directories: readonly CgroupDirectory[], file: string): s
   return directory === undefined ? undefined : readIfPresent(`${directory.path}/${file}`);
 }
 
-function freezerOf(directories: readonly CgroupDirectory[]): { path: string; version: 1 | 2 } {
+/** The directory by which freeze stops the processes; undefined where none can. */
+export function freezerOf(directories: readonly CgroupDirectory[]): { path: string; version: 1 | 2 } | undefined {
   const unified = directories.find(({ hierarchy }) => hierarchy.version === 2);
   // The mount point itself and kernels before 5.2 have no such file.
   if (unified !== undefined && hasFile(unified.path, "cgroup.freeze")) {
     return { path: unified.path, version: 2 };
   }
   const freezer = directories.find(({ hierarchy }) => hierarchy.controllers.includes("freezer"));
-  if (freezer !== undefined) return { path: freezer.path, version: 1 };
-  throw new ContainerError({ message: "cannot freeze or thaw: the container has no cgroup that can", code: "ENOTSUP" });
+  return freezer === undefined ? undefined : { path: freezer.path, version: 1 };
 }
 
 function killIn(path: string): void {

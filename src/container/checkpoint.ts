@@ -1,5 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { freezerOf } from "../cgroup/cgroup.ts";
 import { ContainerError, withLeft } from "../error.ts";
 import { undo } from "../execute/execute.ts";
 import { type HostContext, runHostStep } from "../execute/host.ts";
@@ -45,7 +46,8 @@ export function checkpoint(container: Container, options: CriuOptions, criu: str
     writeFileSync(`${options.images}/${DESCRIPTORS}`, JSON.stringify(streams), { mode: 0o600 });
     writeFileSync(`${options.images}/${MOUNTS}`, JSON.stringify(external), { mode: 0o600 });
   }
-  const freezer = record.cgroups.find(({ hierarchy }) => hierarchy.controllers.includes("freezer"))?.path;
+  // what is paused is thawed for criu, which has the processes write down their own memory, and is frozen again
+  const freezer = freezerOf(record.cgroups)?.path;
   const words = dumpWords(
     { pid, root: joinPath(bundle, rootfs), external, ...(freezer === undefined ? {} : { freezer }) },
     options,

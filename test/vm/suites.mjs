@@ -20,6 +20,7 @@ const SUITES = {
     ],
   },
   "guest, systemd": { systemd: true, files: own("systemd", "rootless") },
+  "guest, criu": { files: own("checkpoint") },
   "guest, Linux 6.1": { kernel: "6.1", files: [...own("cgroup"), ...integration("cgroups", "rootfs")] },
 };
 
