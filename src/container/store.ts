@@ -63,6 +63,7 @@ const UNKNOWN = {
 };
 const FILES = ["state.json", "definition.json", "trace", "start.sock"];
 const ENOENT = 2;
+const EEXIST = 17;
 /** Where the socket of Notify is. */
 export const NOTIFY = "notify";
 
@@ -84,10 +85,12 @@ export class Store {
   static make(root: string, id: string): Store | undefined {
     const path = `${root}/${id}`;
     for (;;) {
-      if (tryCall("mkdirat", -100, path, 0o700) < 0 && !existsSync(path)) {
+      const made = tryCall("mkdirat", -100, path, 0o700);
+      if (made === -ENOENT && !existsSync(root)) {
         mkdirSync(root, { recursive: true, mode: 0o700 });
         continue;
       }
+      if (made < 0 && made !== -EEXIST) throw kernelError("mkdirat", -made, path);
       const directory = tryCall("openat", -100, path, O.RDONLY | O.DIRECTORY | O.NOFOLLOW | O.CLOEXEC, 0);
       if (directory === -ENOENT) continue; // deleted in between
       if (directory < 0) throw kernelError("openat", -directory, path);

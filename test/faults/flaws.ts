@@ -258,7 +258,7 @@ export const FLAWS: Flaw[] = [
       {
         by: "the state directory can be entered by everybody",
         changes: [
-          change("src/container/store.ts", "path, 0o700) < 0", "path, 0o755) < 0"),
+          change("src/container/store.ts", "path, 0o700);", "path, 0o755);"),
           change("src/container/store.ts", "recursive: true, mode: 0o700", "recursive: true, mode: 0o755"),
         ],
         fails: [

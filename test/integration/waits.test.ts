@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
@@ -39,6 +39,29 @@ test("a container whose init is killed between create and start is told to have 
     stderr: expect.stringContaining("cannot start a container that has stopped"),
   });
   expect(remove(bundle)).toEqual({ status: 0, stdout: "", stderr: "" });
+});
+
+test("a container whose directory cannot be made is refused, not tried again", () => {
+  const bundle = makeBundle();
+  const createIn = (root: string, id: string) => {
+    const words = [...runtimeCommand(), "--root", root, "create", "--bundle", bundle.path, id];
+    const { status, stderr } = spawnSync("timeout", ["--signal=KILL", `${20 * PATIENCE}`, ...words], {
+      encoding: "utf8",
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    return { status, stderr };
+  };
+  const long = "a".repeat(256);
+  for (const [root, id, why] of [
+    [stateRoot(), long, "ENAMETOOLONG"],
+    // where nobody makes directories
+    ["/proc", "one", "ENOENT"],
+    ["/sys", "one", "EPERM"],
+  ] as const)
+    expect(createIn(root, id)).toEqual({
+      status: 1,
+      stderr: expect.stringContaining(`${why} from mkdirat of ${root}/${id}`),
+    });
 });
 
 test("whoever keeps a container's lock is named by start and delete, which give up", () => {
