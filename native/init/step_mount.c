@@ -91,6 +91,13 @@ long step_attach_mount(struct run *run, const union plan_arg *arg)
 	long target =
 	    make_target(run, run->slots[arg[1].slot], arg[2].string, !S_ISDIR(seen.st_mode), arg[3].number != 0);
 	RESULT(target);
+	struct stat covered;
+	if (!S_ISDIR(seen.st_mode)) {
+		/* what mount(2) says, and who reads errors looks for; move_mount says EINVAL */
+		RESULT(sys(run, __NR_newfstatat, target, "", &covered, AT_EMPTY_PATH));
+		if (S_ISDIR(covered.st_mode))
+			return -ENOTDIR;
+	}
 	RESULT(check_covers(run, target, arg[4].number != 0));
 	RESULT(move_onto(run, mount, target));
 	sys(run, __NR_close, target);

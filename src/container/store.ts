@@ -298,6 +298,7 @@ const ID = /^[A-Za-z0-9_+-][A-Za-z0-9_+.-]{0,1023}$/;
 
 /** @throws ContainerError in runc's words */
 export function checkId(id: string): void {
+  if (id === "") throw new ContainerError({ message: "container id cannot be empty", code: "EINVAL" });
   if (!ID.test(id))
     throw new ContainerError({ message: `invalid container ID format: ${JSON.stringify(id)}`, code: "EINVAL" });
 }

@@ -52,7 +52,7 @@ export function parseSignal(text: string): number {
   const number = /^[0-9]{1,2}$/.test(text) ? Number(text) : named(text.toUpperCase().replace(/^(?!SIG)/, "SIG"));
   if (number === undefined || number > SIGRTMAX)
     throw new ContainerError({
-      message: `cannot use signal ${JSON.stringify(text)}: there is none of that name or number`,
+      message: `unknown signal ${JSON.stringify(text)}`,
     });
   return number;
 }

@@ -97,6 +97,8 @@ test("a container's life has the same answers at each of its stages", { timeout:
   agree("resume", "ID");
   agree("exec", "ID", "/no/such/program");
   agree("exec", "--user", "0", "ID", "/bin/probe", "--exit", "7");
+  agree("exec", "--user", "", "--cwd", "", "ID", "/bin/probe", "--exit", "7");
+  for (const signal of ["NOTHING", "9x", " 9"]) agree("kill", "ID", signal);
   agree("ps", "--format", "xml", "ID");
   agree("events", "--interval", "0s", "ID");
   agree("update", "--cpu-share", "300", "ID");
@@ -122,6 +124,32 @@ test("a wrong number of words is answered alike", () => {
   for (const verb of ["kill", "exec", "ps"]) agree(verb);
   agree("kill", "one", "TERM", "three");
   agree("list", "one");
+});
+
+test("what cannot be an id or a time is answered alike", () => {
+  for (const verb of ["state", "start", "pause", "resume", "delete", "kill", "ps", "update", "events"]) agree(verb, "");
+  agree("delete", "--force", "");
+  expect(answer(ours, ["events", "--interval", "x", "none"]).says).toMatch(/^invalid value "x" for flag -interval: /);
+});
+
+test("what is mounted on something of another kind is told as engines look for it", () => {
+  const words = (bundle: Bundle, how: { program?: string }) => {
+    const { status, stderr } = runtime(["run", "--bundle", bundle.path, bundle.id], how);
+    expect(status).toBe(1);
+    return /not a directory|no such file or directory/.exec(stderr)?.[0];
+  };
+  for (const [source, destination, expected] of [
+    ["/etc", "/bin/probe", "not a directory"],
+    ["/etc/passwd", "/bin", "not a directory"],
+    ["/no/such/source", "/bin", "no such file or directory"],
+  ] as const) {
+    const bundle = makeBundle((spec) => {
+      spec.ociVersion = "1.0.2";
+      spec.mounts.push({ destination, type: "bind", source, options: ["bind"] });
+    });
+    expect(words(bundle, RUNC), destination).toBe(expected);
+    expect(words(bundle, {}), destination).toBe(expected);
+  }
 });
 
 test("state, list, ps and events have the form that runc gives them", () => {

@@ -21,8 +21,8 @@ export const events: Command = {
   words: [1, 1],
   run(words, { root }) {
     const { flags, rest } = parseFlags(FLAGS, words);
-    const container = Container.open(root, rest[0] ?? "");
     const intervalMs = parseDuration(flags.interval ?? "5s");
+    const container = Container.open(root, rest[0] ?? "");
     if (intervalMs <= 0)
       throw new ContainerError({ message: "duration interval must be greater than 0", code: "ERR_USAGE" });
     if (container.status === "stopped")

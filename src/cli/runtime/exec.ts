@@ -58,7 +58,7 @@ export const exec: Command = {
     const process =
       flags.process === undefined
         ? processFrom(flags, args, container.spec.process)
-        : withDefaults(parseProcess(readDocument(flags.process)), container.spec.process);
+        : withDefaults(parseProcess(readDocument(flags.process), { path: flags.process }), container.spec.process);
     for (const { pointer, message } of unknownCapabilities(process)) warn(`${pointer} ${message}`);
     const socket = flags["console-socket"];
     if (process.terminal === true && flags.detach && socket === undefined)
@@ -116,7 +116,7 @@ function withDefaults(process: Process, own: Process = { cwd: "/" }): Process {
 /** The container's own process, with what the flags change. */
 function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: Process = { cwd: "/" }): Process {
   if (args.length === 0) throw new ContainerError({ message: "process args cannot be empty", code: "ERR_USAGE" });
-  if (flags.cwd !== undefined && !flags.cwd.startsWith("/"))
+  if (flags.cwd && !flags.cwd.startsWith("/"))
     throw new ContainerError({ message: "Cwd must be an absolute path", code: "ERR_USAGE" });
   const odd = flags.env.find((entry) => !/^[^=]+=/.test(entry));
   if (odd !== undefined)
@@ -125,7 +125,7 @@ function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: P
       code: "ERR_USAGE",
     });
   const [, uid, gid] = /^(\d+)(?::(\d+))?$/.exec(flags.user ?? "") ?? [];
-  if (flags.user !== undefined && (uid === undefined || ![uid, gid ?? uid].every(isId)))
+  if (flags.user && (uid === undefined || ![uid, gid ?? uid].every(isId)))
     throw new ContainerError({ message: `bad value for --user: ${flags.user}: use <uid>[:<gid>]`, code: "ERR_USAGE" });
   const gids = flags["additional-gids"].map((text) => {
     if (!/^\d+$/.test(text) || !isId(text))
@@ -138,7 +138,7 @@ function processFrom(flags: Words<typeof FLAGS>["flags"], args: string[], own: P
     ...own,
     args,
     terminal: flags.tty,
-    cwd: flags.cwd ?? own.cwd,
+    cwd: flags.cwd || own.cwd,
     env: [...(own.env ?? []), ...flags.env],
     user: {
       ...own.user,

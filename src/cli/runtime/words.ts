@@ -1,14 +1,19 @@
 import { ContainerError } from "../../error.ts";
 
-/** runc's words for what the kernel said of the executable; engines decide 126 and 127 by them. */
-const EXECUTABLE: { [code: string]: string } = {
+/** strerror(3) of what engines look for, whatever it was said of: docker tells people what they may have mixed up by it. */
+const KERNEL: { [code: string]: string } = {
   ENOENT: "no such file or directory",
   EACCES: "permission denied",
-  EISDIR: "is a directory: permission denied",
-  ENOEXEC: "exec format error",
   ENOTDIR: "not a directory",
   EPERM: "operation not permitted",
   ELOOP: "too many levels of symbolic links",
+};
+
+/** runc's words for what the kernel said of the executable; engines decide 126 and 127 by them. */
+const EXECUTABLE: { [code: string]: string } = {
+  ...KERNEL,
+  EISDIR: "is a directory: permission denied",
+  ENOEXEC: "exec format error",
 };
 
 /** Runs an operation of the container; what goes wrong while it starts is told in runc's words, with our own after them. */
@@ -44,5 +49,6 @@ function wordsFor(error: ContainerError): string {
     return `filesystem for ${JSON.stringify(dest)} must be mounted on ordinary directory: ${message}`;
   if (step === "changeDirectory")
     return `chdir to cwd (${JSON.stringify(name)}) set in config.json failed: ${EXECUTABLE[code] ?? code}`;
-  return message;
+  const said = error.errno === undefined ? undefined : KERNEL[code];
+  return said === undefined ? message : `${message}: ${said}`;
 }
