@@ -30,16 +30,22 @@ export class Signals {
   wait(descriptors: number[], timeoutMs = -1): number[] {
     for (const deadline = Date.now() + timeoutMs; ; ) {
       const left = timeoutMs < 0 ? -1 : Math.max(deadline - Date.now(), 0);
-      const seen = wait([...descriptors, this.descriptor], left);
+      const seen = wait([...descriptors, this.descriptor], this.#ending() === undefined ? left : 0);
       this.#read();
-      const ending = this.#come.find((number) => ENDING.has(number));
+      const own = seen.slice(0, -1);
+      // what has happened counts before what came after it: a process that runs by now gets the signal
+      if (own.some((events) => events !== 0)) return own;
+      const ending = this.#ending();
       if (ending !== undefined) {
         const name = signalName(ending);
         throw new ContainerError({ message: `interrupted by ${name}`, code: name });
       }
-      const own = seen.slice(0, -1);
-      if (own.some((events) => events !== 0) || left === 0) return own;
+      if (left === 0) return own;
     }
+  }
+
+  #ending(): number | undefined {
+    return this.#come.find((number) => ENDING.has(number));
   }
 
   #read(): void {

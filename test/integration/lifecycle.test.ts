@@ -330,6 +330,18 @@ test("signals to run in the foreground reach the container", () => {
   expect(existsSync(join(stateRoot(), bundle.id))).toBe(false);
 });
 
+test("a signal that comes when the program runs is the program's, also where run has not noticed yet", () => {
+  const bundle = makeBundle((spec) => {
+    spec.process.args = ["/bin/probe", "--signal-wait"];
+  });
+  const late = ["strace", "-D", "-qq", "-o", "/dev/null", "-e", "inject=poll,ppoll:delay_enter=300000"];
+  const child = startRuntime(["run", "--bundle", bundle.path, bundle.id], { output: outputOf(bundle), through: late });
+  until("it is ready", () => existsSync(outputOf(bundle)) && readFileSync(outputOf(bundle), "utf8").includes("ready"));
+  child.kill("SIGTERM");
+  until("the runtime has gone", () => !alive(child.pid ?? 0));
+  expect(reportOf(bundle).actions[0]?.result).toEqual(["SIGTERM"]);
+});
+
 test("the state directory and what is in it are its owner's alone", () => {
   const bundle = idle();
   const directory = join(stateRoot(), bundle.id);
