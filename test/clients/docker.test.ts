@@ -124,6 +124,17 @@ describe.skipIf(absent !== undefined)("docker", { timeout: 60_000 }, () => {
     expect(inside.stdout + inside.stderr).toMatch(message);
   });
 
+  test("a directory that is mounted on a file, or a file on a directory, is told as what may have been mixed up", () => {
+    for (const [source, target] of [
+      [host.directory, "/bin/probe"],
+      [process.execPath, "/bin"],
+    ]) {
+      const { status, stderr } = docker(run("--rm", "--volume", `${source}:${target}`, IMAGE, "/bin/true"));
+      expect({ target, status }).toEqual({ target, status: 125 });
+      expect(stderr).toContain("Are you trying to mount a directory onto a file (or vice-versa)?");
+    }
+  });
+
   test("exec has the container's namespaces, its own user, and the status of its command", () => {
     idle("idle");
     const ended = docker([
