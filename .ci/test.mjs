@@ -1,7 +1,6 @@
 // npm test: sets up, checks, and runs every suite; the total is printed, and kept in dist/test/total for .ci/run.
 // With --clients it installs podman, containerd, docker and buildah as well, and has them drive the runtime. With --guests
-// it starts emulated machines with pure cgroup v2, too; .ci/run does not, because the emulator stops a guest's kernel now
-// and then while it patches itself (test/vm/README.md), which says nothing of Caisson.
+// it starts emulated machines with pure cgroup v2, too.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
