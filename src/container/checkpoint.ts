@@ -28,6 +28,8 @@ const { getuid } = process;
 const DESCRIPTORS = "descriptors.json";
 const MOUNTS = "external-mounts.json";
 const MNT_DETACH = 2;
+/** Our standard error, where criu's own is a pipe on which we listen for its complaints. */
+const OUR_STDERR = 3;
 const CGROUP_STEPS: ReadonlySet<string> = new Set(["makeCgroup", "writeCgroup", "filterDevices"]);
 
 /**
@@ -123,7 +125,9 @@ function restoreProcesses(state: string, record: Record, spec: Spec, options: Cr
         bundle: record.bundle,
         cgroups: record.cgroups,
         // a pipe that the checkpoint cut off is ours now
-        inherited: streams.flatMap((key, fd) => (key.startsWith("pipe:[") ? [[fd, key] as const] : [])),
+        inherited: streams.flatMap((key, fd) =>
+          key.startsWith("pipe:[") ? [[fd === 2 ? OUR_STDERR : fd, key] as const] : [],
+        ),
       },
     );
     runCriu(criu, words, options, "restore.log", "inherit");
@@ -149,7 +153,7 @@ function runCriu(
   const { status, stderr, error } = spawnSync(criu, words, {
     encoding: "utf8",
     stdio: [
-      ...([streams, streams === "inherit" ? "inherit" : "pipe", "pipe"] as const),
+      ...(streams === "inherit" ? (["inherit", "inherit", "pipe", 2] as const) : (["ignore", "pipe", "pipe"] as const)),
       ...(statusDescriptor === undefined ? [] : [statusDescriptor]),
     ],
   });

@@ -131,7 +131,7 @@ test("restore gives criu a root and cgroups, and takes its process for the conta
   const { criu, calledWith } = standIn(
     source,
     'while [ $# -gt 0 ]; do [ "$1" = --pidfile ] && file=$2; [ "$1" = --root ] && root=$2; shift; done\n' +
-      'test -x "$root/bin/probe" || exit 9\nsleep 60 < /dev/null > /dev/null 2>&1 &\necho $! > "$file"',
+      'test -x "$root/bin/probe" || exit 9\nsleep 60 < /dev/null > /dev/null 2>&1 3>&- &\necho $! > "$file"',
   );
   const pidFile = join(source.path, "pid");
   const words = ["--criu", criu, "restore", "--detach", "--image-path", images, "--bundle", source.path];
@@ -144,6 +144,27 @@ test("restore gives criu a root and cgroups, and takes its process for the conta
   expect(state(source)).toMatchObject({ status: "running", pid: Number(readFileSync(pidFile, "utf8")) });
   expect(cgroupDirectories().some((path) => path.endsWith(`/${source.id}`))).toBe(true);
   expect(readFileSync("/proc/self/mountinfo", "utf8")).toBe(mounts);
+});
+
+test("pipes that the checkpoint cut off are ours in their places, and criu's own complaints are in none of them", () => {
+  const bundle = makeBundle();
+  const keys = ["pipe:[10]", "pipe:[11]", "pipe:[12]"];
+  writeFileSync(join(bundle.path, "descriptors.json"), JSON.stringify(keys));
+  const { criu } = standIn(
+    bundle,
+    `for word; do case $word in --inherit-fd=*) key=\${word#*]:} word=\${word#*[}; echo "$key" >&\${word%%]*};; esac; done
+    echo complaint >&2; exit 1`,
+  );
+  const streams = ["0", "1", "2"].map((name) => join(bundle.path, name));
+  const through = ["sh", "-c", `"$@" 0<>${streams[0]} 1>${streams[1]} 2>${streams[2]}`, "sh"];
+  expect(
+    runtime(["--criu", criu, "restore", "--image-path", bundle.path, "--bundle", bundle.path, bundle.id], { through })
+      .status,
+  ).toBe(1);
+  const [first = "", second = "", third = ""] = streams.map((path) => readFileSync(path, "utf8"));
+  expect([first, second]).toEqual(keys.slice(0, 2).map((key) => `${key}\n`));
+  expect(third).toMatch(/^pipe:\[12\]\n.*criu failed/);
+  expect(third).not.toContain("complaint");
 });
 
 test("a restore that fails leaves nothing", () => {
