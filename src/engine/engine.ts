@@ -195,7 +195,7 @@ export class Engine {
 
   /** running, paused or exited; "created" for one that never got further. */
   status({ id }: ContainerJson): EngineStatus {
-    const status = this.#oci(id)?.status;
+    const status = ifThere(() => this.#oci(id)?.status);
     if (status === "running" || status === "paused") return status;
     return this.containers.exit(id) === undefined && status !== "stopped" ? "created" : "exited";
   }
@@ -206,10 +206,15 @@ export class Engine {
 
   /** The OCI container of one that runs. @throws ContainerError when it does not */
   running(container: ContainerJson): Container {
-    const oci = this.#oci(container.id);
-    if (oci === undefined || !["running", "paused"].includes(oci.status))
+    const oci = this.#alive(container);
+    if (oci === undefined)
       throw new ContainerError({ message: `container ${container.name} is not running`, code: "ERR_STATUS" });
     return oci;
+  }
+
+  #alive({ id }: ContainerJson): Container | undefined {
+    const oci = this.#oci(id);
+    return ["running", "paused"].includes(ifThere(() => oci?.status) ?? "gone") ? oci : undefined;
   }
 
   /** Adds a process to a running container; it is our own child. */
@@ -307,26 +312,27 @@ export class Engine {
       this.#end(container, force);
       this.awaitEndings();
       const lock = this.containers.lock(container.id, waiting);
-      if (lock === undefined || !this.#isRunning(container)) return lock;
+      if (lock === undefined || this.#alive(container) === undefined) return lock;
       // who had it was making the container, which has begun to run
       close(lock);
     }
   }
 
-  #isRunning(container: ContainerJson): boolean {
-    return ["running", "paused"].includes(this.status(container));
-  }
-
   /** Kills it, if it runs, and waits for its end. @throws ContainerError when that was not asked for */
   #end(container: ContainerJson, force: boolean): void {
-    if (!this.#isRunning(container)) return;
+    const oci = this.#alive(container);
+    if (oci === undefined) return;
     if (!force)
       throw new ContainerError({
         message: `container ${container.name} is running: stop it, or remove it by force`,
         code: "ERR_STATUS",
       });
     const attachment = this.tryAttach(container, {});
-    this.running(container).kill(SIGKILL);
+    try {
+      oci.kill(SIGKILL);
+    } catch (error) {
+      if (this.#alive(container) !== undefined) throw error; // it has ended by itself
+    }
     while (attachment !== undefined && !["exited", "gone"].includes(attachment.hear().kind));
     attachment?.close();
   }
@@ -386,12 +392,7 @@ export class Engine {
   }
 
   #oci(id: string): Container | undefined {
-    try {
-      return Container.open(this.places.root, id);
-    } catch (error) {
-      if (error instanceof ContainerError && error.code === "ENOENT") return;
-      throw error;
-    }
+    return ifThere(() => Container.open(this.places.root, id));
   }
 
   #make(container: ContainerJson): number {
@@ -506,6 +507,16 @@ export class Engine {
 
   #words(...words: string[]): string[] {
     return ["--data", this.places.data, "--root", this.places.root, ...words];
+  }
+}
+
+/** undefined where there is no such container: its monitor can remove one between two looks at it. */
+function ifThere<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (error) {
+    if (error instanceof ContainerError && error.code === "ENOENT") return;
+    throw error;
   }
 }
 

@@ -115,7 +115,8 @@ const insideRoot: Question = ({ step, code, plan }, facts) => {
   const where = ` in the root ${root}`;
   if (walk.stopped !== undefined) return stop(walk, where);
   const kind = kindOf(walk);
-  if (code === "EINVAL" && (step.name === "attachMount" || step.name === "attachOrLink"))
+  const attaches = step.name === "attachMount" || step.name === "attachOrLink";
+  if (attaches && (code === "EINVAL" || (code === "ENOTDIR" && walk.found?.isDirectory() === true)))
     return sourceKinds(plan, step.args.mount, path, kind, facts);
   if (code === "ENOTDIR" && walk.found?.isDirectory() !== true)
     return refuses(`${path}${where} is ${kind}, where a directory is needed`, "use another place, or another image");

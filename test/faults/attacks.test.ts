@@ -328,7 +328,7 @@ test("a path of a namespace that is too long for its field is an error (CVE-2021
 
 test("exec --user with what is no id, or too large for one, is nobody (CVE-2026-30892, CVE-2024-40635)", () => {
   const bundle = idle();
-  const odd = ["1000:", "0x1", "  1", "1:1:1", "-1", "", "+5", "1e3", ":5"];
+  const odd = ["1000:", "0x1", "  1", "1:1:1", "-1", "+5", "1e3", ":5"];
   const large = ["2147483648", "4294967295", "4294967296", "18446744073709551616", "1:4294967295", "1:4294967296"];
   for (const user of [...odd, ...large]) {
     const { status, stdout, stderr } = exec(bundle, ["/bin/true"], { flags: [`--user=${user}`] });
