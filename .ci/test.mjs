@@ -1,6 +1,7 @@
 // npm test: sets up, checks, and runs every suite; the total is printed, and kept in dist/test/total for .ci/run.
 // With --clients it installs podman, containerd, docker and buildah as well, and has them drive the runtime. With --guests
-// it starts emulated machines with pure cgroup v2, too.
+// it starts emulated machines with pure cgroup v2, too; .ci/run does not yet, as their image has been made on one machine
+// only.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
