@@ -182,6 +182,13 @@ test("two clients of one container both see its output, and either may go", asyn
   machine.succeeds(["rm", id]);
 });
 
+test("rm --force takes what it finds, also one that ends, and is cleaned up, at the same moment", () => {
+  for (let round = 0; round < 30; round++) {
+    const id = machine.succeeds([...DETACHED, IMAGE, "sh", "-c", `usleep ${round * 2000}`]);
+    machine.succeeds(["rm", "-f", id]);
+  }
+});
+
 test("a client that is killed detaches: the container goes on, and cleans up after itself", async () => {
   const client = machine.start(
     [
