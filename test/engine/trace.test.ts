@@ -56,6 +56,21 @@ test("exec and rm show with --trace what they did, on the error stream", () => {
   machine.settle();
 });
 
+test("one of which nothing is known is removed all the same", () => {
+  for (const [flags, env] of [
+    [["--trace"], {}],
+    [[], { TRACEPARENT: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` }],
+  ] as const) {
+    machine.succeeds(["run", "--name", "web", "--network", "none", "caisson/quickstart", "true"]);
+    machine.settle();
+    machine.shell(`rm ${join(machine.data, "containers")}/*/definition.json`);
+    const removed = machine.caisson(["rm", ...flags, "web"], { env: { ...process.env, ...env } });
+    expect(removed).toMatchObject({ status: 0, stdout: "web\n" });
+    expect(removed.stderr).toMatch(flags.length > 0 ? /^error: there is no container / : /^$/);
+    expect(machine.containers()).toEqual([]);
+  }
+});
+
 test("one that ends at once and removes itself has been traced all the same", () => {
   const words = ["run", "--rm", "--trace", "--network", "none", "caisson/quickstart", "true"];
   const { status, stderr } = machine.caisson(words);

@@ -1,6 +1,7 @@
 import type { Recording } from "../../container/recording.ts";
 import type { Places } from "../../engine/engine.ts";
 import type { Part } from "../../trace/line.ts";
+import { sayError } from "../print.ts";
 
 /** For a command with --trace: it looks at what is recorded while that is surely there, and tells it afterwards. */
 export interface Watch {
@@ -23,7 +24,14 @@ export async function watch(places: Places, trace: boolean | undefined, part?: P
   const { sayTrace } = await import("./trace.ts");
   const recordings: Recording[] = [];
   return {
-    look: (word) => void recordings.push(findRecording(places, word)),
+    look: (word) => {
+      try {
+        recordings.push(findRecording(places, word));
+      } catch (error) {
+        // that nothing can be told of what was done is no reason to fail it
+        if (trace === true) sayError(error);
+      }
+    },
     show: () => {
       if (trace === true) for (const recording of recordings) sayTrace(recording, part);
     },
