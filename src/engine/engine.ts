@@ -53,13 +53,13 @@ export interface Places {
   root: string;
 }
 
-/** Is told of a container while its recordings are there. */
-type Watch = (id: string) => void;
+/** Looks at a container while its recordings are there. */
+type Look = (id: string) => void;
 
 interface Removal {
   force: boolean;
   volumes: boolean;
-  watch?: Watch;
+  watch?: Look;
   /** Told after a moment who is waited for: whoever is making the container, or removing it. */
   waiting?: (holder: string) => void;
 }
@@ -110,7 +110,7 @@ export class Engine {
    */
   run(
     container: ContainerJson,
-    { attach, watch }: { attach?: { input: boolean; foreground: boolean }; watch?: Watch },
+    { attach, watch }: { attach?: { input: boolean; foreground: boolean }; watch?: Look },
   ): Attachment | undefined {
     this.recover();
     const directory = this.#make(container);
