@@ -1,5 +1,5 @@
-import { createHash, randomBytes } from "node:crypto";
 import { fstatSync, lstatSync, mkdirSync, readdirSync, readFileSync, type Stats, writeFileSync } from "node:fs";
+import { createSha256, randomHex } from "../crypto.ts";
 import { AT_FDCWD, close, O } from "../kernel/file.ts";
 import { call, tryCall } from "../kernel/syscall.ts";
 import { compileSeccomp, type Filter, type FilterSource, type Machine } from "../seccomp/compile.ts";
@@ -39,11 +39,11 @@ export function keptFilters(root: string): FilterSource {
 /** Who listens, and what it is told, is no part of the program. */
 function keyOf(seccomp: Seccomp, machine: Machine): string {
   const { listenerPath: _path, listenerMetadata: _metadata, ...filtering } = seccomp;
-  return createHash("sha256").update(`${COMPILER_DIGEST} ${machine} `).update(printExactly(filtering)).digest("hex");
+  return createSha256().update(`${COMPILER_DIGEST} ${machine} `).update(printExactly(filtering)).digest("hex");
 }
 
 function digestOf(key: string, content: Uint8Array): Buffer {
-  return createHash("sha256").update(key).update(content).digest();
+  return createSha256().update(key).update(content).digest();
 }
 
 /** Never in a directory to which somebody else could add a weaker filter. */
@@ -101,7 +101,7 @@ function write(directory: number, key: string, { program, flags, notify }: Filte
   content.writeUInt32LE(flags, 0);
   content.writeUInt32LE(notify ? 1 : 0, 4);
   content.set(program, HEADER_BYTES - DIGEST_BYTES);
-  const name = `${key}.${randomBytes(4).toString("hex")}`;
+  const name = `${key}.${randomHex(4)}`;
   const fd = call("openat", directory, name, O.WRONLY | O.CREAT | O.EXCL | O.NOFOLLOW | O.CLOEXEC, 0o600);
   try {
     writeFileSync(fd, Buffer.concat([digestOf(key, content), content]));

@@ -1,5 +1,5 @@
-import { randomBytes } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { randomHex } from "../crypto.ts";
 import { ContainerError } from "../error.ts";
 import { makeAnonymousTrace, makeTrace, readTrace } from "../execute/trace-file.ts";
 import { type Caller, lookAtCaller } from "../host/caller.ts";
@@ -258,7 +258,7 @@ export function keepFailure(from: string, failures: string, error: unknown, name
     const known = readDefinition(from);
     if (known === undefined) return;
     mkdirSync(failures, { recursive: true, mode: 0o700 });
-    const path = `${failures}/${String(Date.now()).padStart(13, "0")}-${randomBytes(4).toString("hex")}`;
+    const path = `${failures}/${String(Date.now()).padStart(13, "0")}-${randomHex(4)}`;
     mkdirSync(path, { mode: 0o700 });
     const definition = withoutSecrets(known.definition);
     writeFileSync(`${path}/definition.json`, printDefinition({ definition, host: known.host }), { mode: 0o600 });

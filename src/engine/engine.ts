@@ -1,8 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { oomFile } from "../cgroup/cgroup.ts";
 import { Container, type Running, type Start } from "../container/container.ts";
 import { fitProcess, takeTerminal } from "../container/foreground.ts";
+import { randomHex } from "../crypto.ts";
 import { ContainerError } from "../error.ts";
 import type { Halt } from "../execute/execute.ts";
 import type { EngineServices } from "../execute/host.ts";
@@ -78,7 +78,7 @@ export class Engine {
   describe(
     parts: Omit<ContainerJson, "version" | "id" | "name" | "created"> & { name: string | undefined },
   ): ContainerJson {
-    const id = randomBytes(32).toString("hex");
+    const id = randomHex(32);
     return {
       version: 1,
       ...parts,

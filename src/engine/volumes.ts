@@ -1,6 +1,6 @@
-import { randomBytes } from "node:crypto";
 import { existsSync, lstatSync, mkdirSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { randomHex } from "../crypto.ts";
 import { ContainerError } from "../error.ts";
 import { close, O, open } from "../kernel/file.ts";
 import { normalPath } from "../plan/path.ts";
@@ -28,7 +28,7 @@ export function chooseMounts(
 ): Pick<ContainerJson, "mounts" | "anonymousVolumes"> {
   const anonymousVolumes: string[] = [];
   const anonymous = () => {
-    const name = randomBytes(32).toString("hex");
+    const name = randomHex(32);
     anonymousVolumes.push(name);
     return name;
   };

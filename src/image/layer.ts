@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createSha256 } from "../crypto.ts";
 import { ContainerError } from "../error.ts";
 import { type Compression, decompress, detectCompression } from "./compression.ts";
 
@@ -36,8 +36,8 @@ export interface LayerReaders {
  */
 export async function readLayer(chunks: AsyncIterable<Uint8Array>, readers: LayerReaders): Promise<LayerFacts> {
   const limits = { ...LAYER_LIMITS, ...readers.limits };
-  const storedHash = createHash("sha256");
-  const uncompressedHash = createHash("sha256");
+  const storedHash = createSha256();
+  const uncompressedHash = createSha256();
   let storedBytes = 0;
   let uncompressedBytes = 0;
   async function* observe(rest: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
@@ -89,19 +89,4 @@ export async function peek(
 
 function limit(why: string): ContainerError {
   return new ContainerError({ message: `cannot accept the layer: ${why}`, code: "ERR_LIMIT" });
-}
-
-/**
- * Ids of the layer chains (OCI image specification, config.md): the first is the diff id itself, each next the digest of
- * "CHAIN DIFF". Two images share an unpacked layer when all beneath it is the same too.
- */
-export function chainIds(diffIds: readonly string[]): string[] {
-  const ids: string[] = [];
-  for (const diffId of diffIds) {
-    const below = ids.at(-1);
-    ids.push(
-      below === undefined ? diffId : `sha256:${createHash("sha256").update(`${below} ${diffId}`).digest("hex")}`,
-    );
-  }
-  return ids;
 }

@@ -10,8 +10,8 @@ import {
   writeSync,
 } from "node:fs";
 import { ContainerError } from "../error.ts";
-import { chainIds } from "./layer.ts";
 import {
+  chainIds,
   type Descriptor,
   type ImageConfig,
   type Manifest,

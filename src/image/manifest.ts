@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createSha256 } from "../crypto.ts";
 import { ContainerError } from "../error.ts";
 import { digestHex } from "./reference.ts";
 
@@ -65,8 +65,21 @@ export const MANIFEST_BYTES = 4 << 20;
 export const CONFIG_BYTES = 8 << 20;
 const LAYERS = 1000;
 
-export function sha256(bytes: Uint8Array): string {
-  return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+export function sha256(bytes: Uint8Array | string): string {
+  return `sha256:${createSha256().update(bytes).digest("hex")}`;
+}
+
+/**
+ * Ids of the layer chains (OCI image specification, config.md): the first is the diff id itself, each next the digest of
+ * "CHAIN DIFF". Two images share an unpacked layer when all beneath it is the same too.
+ */
+export function chainIds(diffIds: readonly string[]): string[] {
+  const ids: string[] = [];
+  for (const diffId of diffIds) {
+    const below = ids.at(-1);
+    ids.push(below === undefined ? diffId : sha256(`${below} ${diffId}`));
+  }
+  return ids;
 }
 
 type Json = Record<string, unknown>;

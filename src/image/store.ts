@@ -1,34 +1,18 @@
-import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync } from "node:fs";
+import { randomHex } from "../crypto.ts";
 import { ContainerError } from "../error.ts";
 import { lock } from "../kernel/file.ts";
-import { call } from "../kernel/syscall.ts";
 import { listNames, removeTree } from "../storage/tree.ts";
-import { Unpacker } from "../storage/unpack.ts";
 import { AUFS_WHITEOUTS, OVERLAY_WHITEOUTS } from "../storage/whiteout.ts";
-import { type ImageSource, type LayerSource, openArchive } from "./archive.ts";
-import { chainIds, type LayerLimits, readLayer } from "./layer.ts";
+import type { ImageSource } from "./archive.ts";
 import { Layout, named, nameOf, sameEntry } from "./layout.ts";
-import { type Descriptor, type ImageConfig, type Manifest, MEDIA_TYPE, parseConfig, sha256 } from "./manifest.ts";
+import type { LoadOptions } from "./loading.ts";
+import { chainIds, type Descriptor, type ImageConfig, type Manifest } from "./manifest.ts";
 import { digestHex } from "./reference.ts";
 import { type LayerRecord, Session } from "./session.ts";
-import { TAR_LIMITS, TarReader } from "./tar.ts";
 
 /** How whiteouts are stored: what the union file system of this machine understands. */
 export type LayerFormat = "overlay" | "aufs";
-
-export interface LoadProgress {
-  /** From 1. */
-  layer: number;
-  layers: number;
-  readBytes: number;
-  sizeBytes: number;
-}
-
-export interface LoadOptions {
-  progress?: (progress: LoadProgress) => void;
-  limits?: Partial<LayerLimits & { entries: number }>;
-}
 
 export interface ImageSummary {
   /** Normalised; undefined for an image whose name went to another. */
@@ -92,6 +76,7 @@ export class ImageStore {
    * @throws ContainerError
    */
   async load(path: string, options: LoadOptions = {}): Promise<ImageSummary[]> {
+    const { openArchive } = await import("./archive.ts");
     return this.#withSession(async (session) => {
       const archive = await openArchive(path, () => session.spool());
       try {
@@ -179,9 +164,21 @@ export class ImageStore {
   }
 
   async #add(session: Session, images: readonly ImageSource[], options: LoadOptions): Promise<ImageSummary[]> {
+    // who runs a container from an image that is here does not wait for decompression to be loaded
+    const { Loading } = await import("./loading.ts");
+    const stock = {
+      hasBlob: (digest: string, size?: number) => {
+        const found = this.#layout.blobSize(digest);
+        return found !== undefined && (size === undefined || found === size);
+      },
+      layer: (chainId: string) => this.#readLayer(chainId),
+      layerDirectory: (chainId: string) => this.layerDirectory(chainId),
+      whiteouts: this.#format === "overlay" ? OVERLAY_WHITEOUTS : AUFS_WHITEOUTS,
+    };
+    const loading = new Loading(session, stock, options);
     const entries: Descriptor[] = [];
     for (const image of images) {
-      const manifest = await this.#addImage(session, image, options);
+      const manifest = await loading.add(image);
       for (const name of image.names.length === 0 ? [undefined] : image.names) entries.push(named(manifest, name));
     }
     this.#commit(session, entries);
@@ -191,119 +188,6 @@ export class ImageStore {
         throw new ContainerError({ message: `cannot find manifest ${entry.digest}`, code: "ERR_NO_IMAGE" });
       return this.#summary(entry, image);
     });
-  }
-
-  /** Brings an image's blobs and layers into the session, as far as the store has them not yet. @returns its manifest */
-  async #addImage(session: Session, image: ImageSource, options: LoadOptions): Promise<Descriptor> {
-    const { diffIds } = parseConfig(image.config);
-    const ids = chainIds(diffIds);
-    const layers: Descriptor[] = [];
-    for (const [i, source] of image.layers.entries()) {
-      const [chainId, diffId] = [ids[i], diffIds[i]];
-      if (chainId === undefined || diffId === undefined)
-        throw new ContainerError({
-          message: "cannot load the image: it has more layers than diff ids",
-          code: "ERR_IMAGE",
-        });
-      let readBytes = 0;
-      const progress = (length: number) => {
-        readBytes += length;
-        options.progress?.({ layer: i + 1, layers: image.layers.length, readBytes, sizeBytes: source.sizeBytes });
-      };
-      const lower = ids.slice(0, i).reverse();
-      layers.push(await this.#addLayer(session, source, { chainId, diffId, lower }, { ...options.limits }, progress));
-    }
-    this.#addBlob(session, image.config);
-    if (image.manifest !== undefined) {
-      const { bytes, mediaType } = image.manifest;
-      return { mediaType, ...this.#addBlob(session, bytes) };
-    }
-    const config = { mediaType: MEDIA_TYPE.config, digest: sha256(image.config), size: image.config.length };
-    const manifest = JSON.stringify({ schemaVersion: 2, mediaType: MEDIA_TYPE.manifest, config, layers });
-    return { mediaType: MEDIA_TYPE.manifest, ...this.#addBlob(session, Buffer.from(manifest)) };
-  }
-
-  #addBlob(session: Session, bytes: Buffer): { digest: string; size: number } {
-    const digest = sha256(bytes);
-    if (this.#layout.blobSize(digest) !== bytes.length) {
-      const blob = session.createBlob();
-      blob.write(bytes);
-      session.keepBlob(blob, digest);
-    }
-    return { digest, size: bytes.length };
-  }
-
-  async #addLayer(
-    session: Session,
-    source: LayerSource,
-    { chainId, diffId, lower }: { chainId: string; diffId: string; lower: string[] },
-    limits: Partial<LayerLimits & { entries: number }>,
-    progress: (bytes: number) => void,
-  ): Promise<Descriptor> {
-    const record = session.layers.get(chainId) ?? this.#readLayer(chainId);
-    const digest = source.digest ?? record?.blob.digest;
-    const hasBlob = digest !== undefined && (session.blobs.has(digest) || this.#layout.blobSize(digest) !== undefined);
-    if (record !== undefined && hasBlob && (source.digest ?? record.blob.digest) === record.blob.digest)
-      return record.blob;
-
-    const blob = hasBlob ? undefined : session.createBlob();
-    const lowerDirectories = lower.map((id) =>
-      session.layers.has(id) ? session.layerDirectory(id) : this.layerDirectory(id),
-    );
-    const layer =
-      record === undefined ? this.#openLayer(session, chainId, lowerDirectories, limits.entries) : undefined;
-    try {
-      const facts = await readLayer(source.open(), {
-        limits,
-        stored: (bytes) => {
-          progress(bytes.length);
-          blob?.write(bytes);
-        },
-        uncompressed: (bytes) => {
-          session.checkSpace(bytes.length);
-          layer?.reader.push(bytes);
-        },
-      });
-      verify("digest", facts.digest, source.digest);
-      verify("diff id", facts.diffId, diffId);
-      const descriptor = {
-        mediaType: MEDIA_TYPE.layer[facts.compression],
-        digest: facts.digest,
-        size: facts.storedBytes,
-      };
-      if (blob !== undefined) session.keepBlob(blob, facts.digest);
-      if (layer !== undefined) {
-        layer.reader.finish();
-        const { sizeBytes } = layer.unpacker.finish();
-        session.keepLayer(chainId, { version: VERSION, diffId, sizeBytes, blob: descriptor });
-      }
-      return descriptor;
-    } finally {
-      blob?.close();
-      layer?.close();
-    }
-  }
-
-  #openLayer(session: Session, chainId: string, lowerDirectories: string[], entries = TAR_LIMITS.entries) {
-    const descriptors: number[] = [];
-    const open = (path: string) => {
-      const fd = openSync(path, "r");
-      descriptors.push(fd);
-      return fd;
-    };
-    const directory = session.layerDirectory(chainId);
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const root = open(directory);
-    // a layer that says nothing of its root leaves it as that of any image
-    call("fchmod", root, 0o755);
-    const whiteouts = this.#format === "overlay" ? OVERLAY_WHITEOUTS : AUFS_WHITEOUTS;
-    const unpacker = new Unpacker({ root, lower: lowerDirectories.map(open), whiteouts });
-    const reader = new TarReader(unpacker, { entries });
-    const close = () => {
-      unpacker.close();
-      for (const fd of descriptors) closeSync(fd);
-    };
-    return { unpacker, reader, close };
   }
 
   /** Makes what the session brought visible. Everything is on the disk before the first rename. */
@@ -357,7 +241,7 @@ export class ImageStore {
   async #withSession<T>(act: (session: Session) => Promise<T>): Promise<T> {
     const session = this.#locked(() => {
       this.#sweep();
-      return new Session(`${this.#incoming}/${randomBytes(8).toString("hex")}`);
+      return new Session(`${this.#incoming}/${randomHex(8)}`);
     });
     try {
       return await act(session);
@@ -396,14 +280,6 @@ export class ImageStore {
 }
 
 const LOCK = "lock";
-
-function verify(what: string, found: string, expected: string | undefined): void {
-  if (expected !== undefined && found !== expected)
-    throw new ContainerError({
-      message: `cannot accept the layer: its ${what} is ${found}, not ${expected}`,
-      code: "ERR_DIGEST",
-    });
-}
 
 function removeOthers(directory: string, kept: ReadonlySet<string>): void {
   const fd = openSync(directory, "r");

@@ -1,5 +1,3 @@
-import { fileURLToPath } from "node:url";
-
 const { dlopen } = process;
 
 /** What the addon offers; see native/addon/addon.cc. Every number is a result >= 0 or -errno. */
@@ -65,9 +63,8 @@ export function nativeFiles(): NativeFiles {
 }
 
 function packageFile(path: string): string {
-  const here = import.meta.url;
-  const up = here.includes("/dist/js/") ? "../../../" : "../../";
-  return fileURLToPath(new URL(up + path, here));
+  const here = import.meta.dirname;
+  return `${here}/${here.endsWith("/dist/js/kernel") ? "../../.." : "../.."}/${path}`;
 }
 
 /** The addon, loaded at its first use. */

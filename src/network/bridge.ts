@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createSha256 } from "../crypto.ts";
 import { ContainerError } from "../error.ts";
 import {
   addressOf,
@@ -114,7 +114,7 @@ export function newBridge(subnet: Subnet, bootId: string): BridgeState {
 
 /** 14 characters of the 15 that a link's name may have. */
 export function hostLinkName(id: string): string {
-  return `cv${createHash("sha256").update(id).digest("hex").slice(0, 11)}`;
+  return `cv${createSha256().update(id).digest("hex").slice(0, 11)}`;
 }
 
 /**

@@ -191,17 +191,22 @@ export function isPlainName(name: Uint8Array): boolean {
 export const DOT = Buffer.from(".");
 export const DOTDOT = Buffer.from("..");
 
+/** Names and values in turn, as listXattrs has them; those that an image may set. */
+export function keptXattrs(xattrs: (string | Uint8Array)[]): (string | Uint8Array)[] {
+  return xattrs.length === 0 ? xattrs : xattrs.filter((_, i) => keepsXattr(String(xattrs[i - (i % 2)])));
+}
+
+/** The union file system's own would let an image redirect look-ups or forge whiteouts; security labels are the host's policy. */
+function keepsXattr(name: string): boolean {
+  if (name.startsWith("trusted.overlay.") || name.startsWith("user.overlay.")) return false;
+  return !name.startsWith("security.") || name === "security.capability";
+}
+
 /**
  * Copies one entry that is no directory into another directory: contents (holes kept, shared where the file system can),
- * owner, mode, attributes that `keep` accepts, time. @throws ContainerError
+ * owner, mode, kept attributes, time. @throws ContainerError
  */
-export function copyEntry(
-  from: number,
-  name: Uint8Array,
-  to: number,
-  newName: Uint8Array,
-  keep: (xattr: string) => boolean,
-): void {
+export function copyEntry(from: number, name: Uint8Array, to: number, newName: Uint8Array): void {
   const stat = statIn(from, name);
   if (stat === undefined)
     throw new ContainerError({ message: `cannot copy ${Buffer.from(name)}: it is not there`, code: "ENOENT" });
@@ -213,8 +218,7 @@ export function copyEntry(
       const copy = openFile(to, newName, O.WRONLY | O.CREAT | O.EXCL | O.NOFOLLOW, 0o600);
       try {
         copyContents(source, copy, stat.sizeBytes);
-        const xattrs = listXattrs(source).filter((_, i, all) => keep(String(all[i - (i % 2)])));
-        setAttributesOf(copy, { ...stat, xattrs });
+        setAttributesOf(copy, { ...stat, xattrs: keptXattrs(listXattrs(source)) });
         call("utimensat", copy, null, timespecs(stat.mtimeSeconds, stat.mtimeNanoseconds), 0);
       } finally {
         closeSync(copy);

@@ -12,6 +12,7 @@ import {
   EEXIST,
   EOPNOTSUPP,
   isPlainName,
+  keptXattrs,
   listXattrs,
   openDirectory,
   readLink,
@@ -41,15 +42,6 @@ const EMPTY = Buffer.alloc(0);
 const WHITEOUT = Buffer.from(".wh.");
 const OPAQUE = Buffer.from(".wh..wh..opq");
 const AUFS_METADATA = Buffer.from(".wh..wh.");
-
-/**
- * Attributes of an image that are set. The union file system's own would let an image redirect look-ups or forge
- * whiteouts; security labels belong to the host's policy.
- */
-export function keepsXattr(name: string): boolean {
-  if (name.startsWith("trusted.overlay.") || name.startsWith("user.overlay.")) return false;
-  return !name.startsWith("security.") || name === "security.capability";
-}
 
 /**
  * Applies the members of a layer's archive to a directory (OCI image specification, layer.md), by descriptor.
@@ -304,7 +296,7 @@ export class Unpacker implements TarSink {
       // the file is in a layer below: it moves up into this one under its old name too, so that both are one file
       const copied = this.#below(this.#targets, name, (found) => {
         refuseDirectory(found.stat);
-        copyEntry(found.directory, found.name, directory, name, keepsXattr);
+        copyEntry(found.directory, found.name, directory, name);
         return true;
       });
       if (copied !== true) throw refusal(`its target ${entry.link} does not exist`);
@@ -479,10 +471,6 @@ function refusal(why: string): ContainerError {
 
 function refuseDirectory(stat: Stat): void {
   if ((stat.mode & S.IFMT) === S.IFDIR) throw refusal("its target is a directory");
-}
-
-function keptXattrs(xattrs: (string | Uint8Array)[]): (string | Uint8Array)[] {
-  return xattrs.length === 0 ? xattrs : xattrs.filter((_, i) => keepsXattr(String(xattrs[i - (i % 2)])));
 }
 
 function startsWith(name: Buffer, prefix: Buffer): boolean {

@@ -4,6 +4,7 @@ import { call, tryCall } from "../kernel/syscall.ts";
 import {
   copyEntry,
   EEXIST,
+  keptXattrs,
   listNames,
   listXattrs,
   openDirectory,
@@ -14,7 +15,6 @@ import {
   timespecs,
   tryOpenDirectory,
 } from "./tree.ts";
-import { keepsXattr } from "./unpack.ts";
 import { OVERLAY_WHITEOUTS, type Whiteouts } from "./whiteout.ts";
 
 /**
@@ -70,7 +70,7 @@ function copyDirectory(from: number, to: number, copy: Copy, path: Buffer[]): vo
     const first = links.get(stat.inode);
     if (first !== undefined) linkTo(copy.root, first, to, name);
     else {
-      copyEntry(from, name, to, name, keepsXattr);
+      copyEntry(from, name, to, name);
       if (stat.links > 1) links.set(stat.inode, here);
     }
   }
@@ -78,7 +78,7 @@ function copyDirectory(from: number, to: number, copy: Copy, path: Buffer[]): vo
   const stat = statIn(from, "");
   if (stat === undefined) return;
   const xattrs = listXattrs(from);
-  setAttributesOf(to, { ...stat, xattrs: xattrs.filter((_, i) => keepsXattr(String(xattrs[i - (i % 2)]))) });
+  setAttributesOf(to, { ...stat, xattrs: keptXattrs(xattrs) });
   call("utimensat", to, null, timespecs(stat.mtimeSeconds, stat.mtimeNanoseconds), 0);
 }
 

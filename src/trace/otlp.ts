@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createSha256 } from "../crypto.ts";
 import { ContainerError } from "../error.ts";
 import { type Line, printCall, printResult } from "./line.ts";
 
@@ -105,7 +105,7 @@ function attributes(values: { [key: string]: string | number }) {
 }
 
 function digest(text: string, digits: number): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, digits);
+  return createSha256().update(text).digest("hex").slice(0, digits);
 }
 
 /** What line.ts prints: RFC 3339 with nine decimals. */

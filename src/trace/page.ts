@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createSha256 } from "../crypto.ts";
 import { isWait, PHASES, phasesOf, SUBJECTS, subjectOf } from "../plan/phase.ts";
 import { type Call, type Line, printResult, printTime, sumUp } from "./line.ts";
 import { SCRIPT } from "./page-script.ts";
@@ -234,5 +234,5 @@ function text(words: string): string {
 }
 
 function sha256(script: string): string {
-  return createHash("sha256").update(script).digest("base64");
+  return createSha256().update(script).digest("base64");
 }

@@ -1,5 +1,6 @@
+import type { LoadProgress } from "../../image/loading.ts";
 import { familiarReference, parseReference } from "../../image/reference.ts";
-import { ImageStore, type LoadProgress } from "../../image/store.ts";
+import { ImageStore } from "../../image/store.ts";
 import { isTerminal } from "../../kernel/terminal.ts";
 import { print, sayOver } from "../print.ts";
 import type { Define } from "./engine.ts";
