@@ -6,7 +6,7 @@ import { undo } from "../execute/execute.ts";
 import { type HostContext, runHostStep } from "../execute/host.ts";
 import { detectHost } from "../host/host.ts";
 import { AT_FDCWD, close } from "../kernel/file.ts";
-import { attach, cloneTree, setAttributes } from "../kernel/mount.ts";
+import { attach, cloneTree, reconfigureFilesystem, setAttributes } from "../kernel/mount.ts";
 import { bootId, openProcess, startTime } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { PROPAGATION } from "../linux/mount-options.ts";
@@ -30,6 +30,8 @@ const MOUNTS = "external-mounts.json";
 const MNT_DETACH = 2;
 /** Our standard error, where criu's own is a pipe on which we listen for its complaints. */
 const OUR_STDERR = 3;
+/** Shown with a file system's own options, by the kernel and SELinux. */
+const NOT_OF_CGROUPS: ReadonlySet<string> = new Set(["rw", "ro", "seclabel"]);
 const CGROUP_STEPS: ReadonlySet<string> = new Set(["makeCgroup", "writeCgroup", "filterDevices"]);
 
 /**
@@ -150,6 +152,7 @@ function runCriu(
 ): void {
   const path = `${work}/${log}`;
   rmSync(path, { force: true });
+  const options = unifiedOptions();
   const { status, stderr, error } = spawnSync(criu, words, {
     encoding: "utf8",
     stdio: [
@@ -157,6 +160,7 @@ function runCriu(
       ...(statusDescriptor === undefined ? [] : [statusDescriptor]),
     ],
   });
+  keepUnifiedOptions(options);
   if (error !== undefined)
     throw new ContainerError({
       message: `criu failed: exec: ${JSON.stringify(criu)}: ${error.message}`,
@@ -172,6 +176,28 @@ function runCriu(
     code: "ECRIU",
     hint: reason,
   });
+}
+
+/** What the machine's hierarchy of version 2 was mounted with, such as nsdelegate. */
+function unifiedOptions(): { mountPoint: string; own: string[] } | undefined {
+  const unified = parseMountinfo(readFileSync("/proc/self/mountinfo", "utf8")).find(({ type }) => type === "cgroup2");
+  if (unified === undefined) return;
+  const { mountPoint, superOptions } = unified;
+  return { mountPoint, own: superOptions.filter((option) => !NOT_OF_CGROUPS.has(option)) };
+}
+
+/**
+ * criu mounts the hierarchy for itself, without options, and they are the whole machine's: without nsdelegate, who was
+ * handed a cgroup may change its own limits (https://github.com/checkpoint-restore/criu/issues/3029).
+ */
+function keepUnifiedOptions(before: ReturnType<typeof unifiedOptions>): void {
+  const now = new Set(unifiedOptions()?.own);
+  if (before === undefined || before.own.every((option) => now.has(option))) return;
+  const { mountPoint, own } = before;
+  reconfigureFilesystem(
+    mountPoint,
+    own.map((option) => [option]),
+  );
 }
 
 /** The mounts inside that came from the host, of those that are there: binds, cgroups, and what hides files. */

@@ -82,7 +82,7 @@ export interface Deletion {
 }
 
 /** What a deletion does when the container has ended. */
-type Finish = { [K in "warn" | "release" | "keep"]: Deletion[K] | undefined };
+type Finish = Omit<Deletion, "force">;
 
 export type Warn = (message: string) => void;
 
@@ -369,9 +369,19 @@ export class Container {
   }
 
   /** Removes what is left of a stopped container; with force, kills it first. Can be repeated. */
-  delete({ force = false, warn, release, keep }: Deletion = {}): void {
+  delete({ force = false, ...deletion }: Deletion = {}): void {
+    try {
+      this.#delete(force, deletion);
+    } catch (error) {
+      // whoever else waited for its end may be first, such as the runtime that ran it in the foreground
+      if (!(force && error instanceof ContainerError && error.code === "ENOENT") || Store.has(this.#root, this.id))
+        throw error;
+    }
+  }
+
+  #delete(force: boolean, finish: Finish): void {
     if (force && Store.isDamaged(this.#root, this.id)) {
-      this.#locked((store) => this.#finish(store, store.rebuilt(this.id), { warn, release, keep }));
+      this.#locked((store) => this.#finish(store, store.rebuilt(this.id), finish));
       return;
     }
     const trace = tryOpenTrace(`${this.#root}/${this.id}/trace`);
@@ -381,7 +391,7 @@ export class Container {
       this.#end(force);
       this.#locked((store) => {
         this.#end(force);
-        this.#finish(store, this.record, { warn, release, keep });
+        this.#finish(store, this.record, finish);
       });
     } finally {
       addon().traceTo(-1);

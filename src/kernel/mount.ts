@@ -4,7 +4,7 @@ import { call, tryCall } from "./syscall.ts";
 export const AT_RECURSIVE = 0x8000;
 const OPEN_TREE_CLONE = 1;
 const CLOEXEC = 0o2000000;
-const FSCONFIG = { SET_FLAG: 0, SET_STRING: 1, SET_FD: 5, CREATE: 6 } as const;
+const FSCONFIG = { SET_FLAG: 0, SET_STRING: 1, SET_FD: 5, CREATE: 6, RECONFIGURE: 7 } as const;
 
 /** One filesystem parameter: a flag, a string, or a descriptor. */
 export type Parameter = [key: string, value?: string | number];
@@ -13,15 +13,30 @@ export type Parameter = [key: string, value?: string | number];
 export function makeFilesystem(type: string, parameters: Parameter[], attributes = 0): number {
   const context = call("fsopen", type, 1);
   try {
-    for (const [key, value] of parameters) {
-      if (value === undefined) call("fsconfig", context, FSCONFIG.SET_FLAG, key, null, 0);
-      else if (typeof value === "string") call("fsconfig", context, FSCONFIG.SET_STRING, key, value, 0);
-      else call("fsconfig", context, FSCONFIG.SET_FD, key, null, value);
-    }
+    setParameters(context, parameters);
     call("fsconfig", context, FSCONFIG.CREATE, null, null, 0);
     return call("fsmount", context, 1, attributes);
   } finally {
     tryCall("close", context);
+  }
+}
+
+/** fspick: what is mounted at a path has these parameters from now on, whichever mount shows it. @throws ContainerError */
+export function reconfigureFilesystem(path: string, parameters: Parameter[]): void {
+  const context = call("fspick", AT_FDCWD, path, 1);
+  try {
+    setParameters(context, parameters);
+    call("fsconfig", context, FSCONFIG.RECONFIGURE, null, null, 0);
+  } finally {
+    tryCall("close", context);
+  }
+}
+
+function setParameters(context: number, parameters: Parameter[]): void {
+  for (const [key, value] of parameters) {
+    if (value === undefined) call("fsconfig", context, FSCONFIG.SET_FLAG, key, null, 0);
+    else if (typeof value === "string") call("fsconfig", context, FSCONFIG.SET_STRING, key, value, 0);
+    else call("fsconfig", context, FSCONFIG.SET_FD, key, null, value);
   }
 }
 

@@ -66,6 +66,7 @@ const NUMBERS = {
   fsopen: [430, 430],
   fsconfig: [431, 431],
   fsmount: [432, 432],
+  fspick: [433, 433],
   pidfd_open: [434, 434],
   close_range: [436, 436],
   openat2: [437, 437],

@@ -1,6 +1,6 @@
 import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, expect, test } from "vitest";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
 import {
   alive,
@@ -10,9 +10,13 @@ import {
   create,
   idle,
   makeBundle,
+  outputOf,
   runtime,
+  startRuntime,
   state,
   stateRoot,
+  states,
+  until,
 } from "../support/bundle.ts";
 import { cgroupDirectories } from "../support/host-snapshot.ts";
 
@@ -84,6 +88,38 @@ test("a container that is to run on does, and a pre-dump leaves it alone", () =>
   expect(runtime([...common, "--leave-running", bundle.id]).status).toBe(0);
   expect(calledWith()).toContain("--leave-running");
   expect(state(bundle).status).toBe("running");
+});
+
+describe("a container that is run in the foreground is removed once,", () => {
+  const atWork = () => {
+    const bundle = makeBundle((spec) => {
+      spec.process.args = ["/bin/probe", "--sleep", "60"];
+    });
+    const output = outputOf(bundle);
+    const foreground = startRuntime(["run", "--bundle", bundle.path, bundle.id], { output });
+    const ended = new Promise((resolve) => foreground.once("exit", resolve));
+    until("it runs", () => states().includes(bundle.id) && state(bundle).status === "running");
+    const said = () => readFileSync(output, "utf8");
+    return { bundle, foreground, ended, said, ends: `kill -KILL ${state(bundle).pid}` };
+  };
+  const checkpoint = ({ id, path }: Bundle, criu: string) =>
+    runtime(["--criu", criu, "checkpoint", "--image-path", join(path, "images"), id]);
+
+  test("also when whoever ran it is faster than the checkpoint", async () => {
+    const { bundle, ended, said, ends } = atWork();
+    const { criu } = standIn(bundle, `${ends}; while [ -e ${stateRoot()}/${bundle.id} ]; do :; done`);
+    expect(checkpoint(bundle, criu)).toEqual({ status: 0, stdout: "", stderr: "" });
+    expect({ status: await ended, said: said() }).toEqual({ status: 137, said: "" });
+  });
+
+  test("also when the checkpoint is faster", async () => {
+    const { bundle, foreground, ended, said, ends } = atWork();
+    const { criu } = standIn(bundle, `kill -STOP ${foreground.pid}; ${ends}`);
+    expect(checkpoint(bundle, criu)).toEqual({ status: 0, stdout: "", stderr: "" });
+    expect(states()).toEqual([]);
+    foreground.kill("SIGCONT");
+    expect({ status: await ended, said: said() }).toEqual({ status: 137, said: "" });
+  });
 });
 
 test("when criu fails, its own reason is told, and all is as it was", () => {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,
   closeSync,
@@ -121,6 +121,11 @@ export function runtime(words: readonly string[], how: Invocation = {}): Outcome
   });
   if (ended.error !== undefined) throw ended.error;
   return { status: ended.status ?? -1, stdout: ended.stdout, stderr: ended.stderr };
+}
+
+/** Starts a command of the runtime with pipes for its streams. */
+export function startPiped(words: readonly string[], how: Invocation = {}): ChildProcessWithoutNullStreams {
+  return spawn(...commandLine(words, how));
 }
 
 /** Starts a command of the runtime and leaves it alone. */

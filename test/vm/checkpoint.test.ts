@@ -1,6 +1,8 @@
+import { once } from "node:events";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, expect, test } from "vitest";
+import { parseMountinfo } from "../../src/linux/mountinfo.ts";
 import {
   alive,
   type Bundle,
@@ -12,6 +14,7 @@ import {
   runtime,
   scratchDirectory,
   start,
+  startPiped,
   startRuntime,
   state,
   states,
@@ -51,11 +54,18 @@ function counting(output = "/dev/null"): Counting {
   return { ...bundle, images: join(bundle.path, "images"), counted };
 }
 
-function checkpoint({ id, images }: Counting, ...flags: string[]) {
+function checkpoint({ id, images }: Pick<Counting, "id" | "images">, ...flags: string[]) {
   return runtime(["checkpoint", "--image-path", images, "--work-path", images, ...flags, id]);
 }
 
-const restoreWords = ({ id, path, images }: Counting) => ["restore", "--image-path", images, "--bundle", path, id];
+const restoreWords = ({ id, path, images }: Bundle & { images: string }) => [
+  "restore",
+  "--image-path",
+  images,
+  "--bundle",
+  path,
+  id,
+];
 
 /** That it has counted on since, and left nothing out, nor begun anew. */
 function expectGoesOn({ counted }: Counting, since: number): void {
@@ -86,11 +96,20 @@ function view(pid: number) {
   };
 }
 
+/** What the machine's cgroups are mounted with: criu would have them forgotten, for all. */
+function unifiedOptions(): readonly string[] | undefined {
+  return parseMountinfo(readFileSync("/proc/self/mountinfo", "utf8")).find(({ type }) => type === "cgroup2")
+    ?.superOptions;
+}
+
 test("a container that was checkpointed is gone, and restored it goes on where it was", () => {
   const container = counting();
   const before = state(container);
   const seen = view(before.pid);
+  const options = unifiedOptions();
+  expect(options).toContain("nsdelegate");
   expect(checkpoint(container)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(unifiedOptions()).toEqual(options);
   expect(alive(before.pid)).toBe(false);
   expect(states()).toEqual([]);
   expect(cgroupDirectories().filter((path) => path.includes(container.id))).toEqual([]);
@@ -100,6 +119,7 @@ test("a container that was checkpointed is gone, and restored it goes on where i
   expect(after).toMatchObject({ status: "running", bundle: container.path });
   expectGoesOn(container, stopped);
   expect(view(after.pid)).toEqual(seen);
+  expect(unifiedOptions()).toEqual(options);
   expect(seen.cgroup).toBe(`${CGROUPS}/${container.id}`);
   expect(remove(container, "--force")).toMatchObject({ status: 0, stderr: "" });
   expect(alive(after.pid)).toBe(false);
@@ -150,6 +170,48 @@ test("restored in the foreground, it has our signals, and we its status", async 
   expect(await ended).toBe(7);
   expect(states()).toEqual([]);
   expect(cgroupDirectories().filter((path) => path.includes(container.id))).toEqual([]);
+});
+
+/** Starts a command that stays in the foreground, which can be asked over its standard streams. */
+function conversing(words: string[]) {
+  // what Node has for pipes are sockets
+  const through = ["bash", "-c", 'exec "$@" < <(cat) > >(cat) 2> >(cat >&2)', "bash"];
+  const child = startPiped(words, { through });
+  let errors = "";
+  child.stderr.on("data", (bytes) => {
+    errors += bytes;
+  });
+  const closed = once(child, "close");
+  return {
+    asks: async (line: string): Promise<string> => {
+      child.stdin.write(`${line}\n`);
+      return String(await once(child.stdout, "data"));
+    },
+    ended: async () => {
+      child.stdin.end();
+      const [status] = await closed;
+      return { status, errors };
+    },
+  };
+}
+
+test("its pipes are those of whoever restores it, and who ran it before hears that it has ended", async () => {
+  const bundle = makeBundle(
+    (spec) => {
+      const answer = 'n=0; while read word; do n=$((n + 1)); echo "$word" >&2; echo "$n $word"; done; exit 7';
+      spec.process.args = ["/bin/sh", "-c", answer];
+    },
+    { root: "shell" },
+  );
+  const container = { ...bundle, images: join(bundle.path, "images") };
+  const before = conversing(["run", "--bundle", bundle.path, bundle.id]);
+  expect(await before.asks("one")).toBe("1 one\n");
+  expect(checkpoint(container)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(await before.ended()).toEqual({ status: 137, errors: "one\n" });
+  const after = conversing(restoreWords(container));
+  expect(await after.asks("two")).toBe("2 two\n");
+  expect(await after.ended()).toEqual({ status: 7, errors: "two\n" });
+  expect(states()).toEqual([]);
 });
 
 test("what criu cannot write down runs on, and criu's reason is told", () => {
