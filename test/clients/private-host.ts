@@ -24,10 +24,11 @@ import { build } from "../../rootfs-fixtures/build.mjs";
 import { type Outcome, underNode, until } from "../support/bundle.ts";
 import type { Keystroke } from "../support/engine.ts";
 import { cgroupDirectories, differences, type HostSnapshot, snapshotHost } from "../support/host-snapshot.ts";
+import { PATIENCE } from "../support/patience.ts";
 
 const project = resolve(import.meta.dirname, "../..");
 const TYPIST = resolve(import.meta.dirname, "../support/typist.py");
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 60_000 * PATIENCE;
 const DAEMON_START_MS = 30_000;
 
 /**

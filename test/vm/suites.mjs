@@ -16,7 +16,7 @@ const SUITES = {
     files: [...own("cgroup", "apparmor", "rootless", "why"), "test/cgroup/", ...integration("cgroups", "devices")],
   },
   "guest, systemd": { systemd: true, files: own("systemd", "rootless") },
-  "guest, criu": { files: own("checkpoint") },
+  "guest, criu": { files: own("checkpoint", "containerd") },
   "guest, Linux 6.1": { kernel: "6.1", files: [...own("cgroup"), ...integration("cgroups", "rootfs")] },
 };
 
