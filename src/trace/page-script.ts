@@ -26,7 +26,21 @@ scroll.addEventListener("wheel", (event) => {
   zoomTo(zoom * Math.exp(-event.deltaY / 300), event.clientX - scroll.getBoundingClientRect().left);
 }, { passive: false });
 
-addEventListener("scroll", () => { tip.hidden = true; }, { capture: true, passive: true });
+/** The bar that the tip is about. */
+let told;
+function tell(bar) {
+  told = bar;
+  tip.textContent = bar.getAttribute("aria-label");
+  tip.hidden = false;
+  const { left, bottom } = bar.getBoundingClientRect();
+  tip.style.left = Math.max(8, Math.min(left, innerWidth - tip.offsetWidth - 8)) + "px";
+  tip.style.top = bottom + 8 + "px";
+}
+// the browser scrolls to what is focused, whenever it gets to it; from beneath a pointer the bar is gone
+addEventListener("scroll", () => {
+  if (!tip.hidden && told === document.activeElement) tell(told);
+  else tip.hidden = true;
+}, { capture: true, passive: true });
 
 function open(step) {
   step.open = true;
@@ -42,17 +56,11 @@ function mark(step) {
 for (const bar of all("a.bar")) {
   const step = document.querySelector(bar.getAttribute("href"));
   bar.addEventListener("click", (event) => { event.preventDefault(); open(step); });
-  const show = async (event) => {
-    // the browser scrolls to what is focused, which hides the tip
-    if (event.type === "focus") await new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)));
-    tip.textContent = bar.getAttribute("aria-label");
-    tip.hidden = false;
-    const { left, bottom } = bar.getBoundingClientRect();
-    tip.style.left = Math.max(8, Math.min(left, innerWidth - tip.offsetWidth - 8)) + "px";
-    tip.style.top = bottom + 8 + "px";
-    mark(step);
-  };
-  for (const name of ["mouseenter", "focus"]) bar.addEventListener(name, show);
+  for (const name of ["mouseenter", "focus"])
+    bar.addEventListener(name, () => {
+      tell(bar);
+      mark(step);
+    });
   for (const name of ["mouseleave", "blur"]) bar.addEventListener(name, () => { tip.hidden = true; });
 }
 for (const step of steps) {

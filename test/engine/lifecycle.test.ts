@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { results, states, until } from "../support/bundle.ts";
 import { expectFailure, lastLine, Machine } from "../support/engine.ts";
+import { PATIENCE } from "../support/patience.ts";
 
 let machine: Machine;
 const IMAGE = "caisson/quickstart";
@@ -182,7 +183,9 @@ test("two clients of one container both see its output, and either may go", asyn
   machine.succeeds(["rm", id]);
 });
 
-test("rm --force takes what it finds, also one that ends, and is cleaned up, at the same moment", () => {
+test("rm --force takes what it finds, also one that ends, and is cleaned up, at the same moment", {
+  timeout: 90_000 * PATIENCE,
+}, () => {
   for (let round = 0; round < 30; round++) {
     const id = machine.succeeds([...DETACHED, IMAGE, "sh", "-c", `usleep ${round * 2000}`]);
     machine.succeeds(["rm", "-f", id]);
