@@ -9,7 +9,7 @@ import type { EngineServices } from "../execute/host.ts";
 import { detectHost } from "../host/host.ts";
 import { resolveUser, type User } from "../image/users.ts";
 import { close, O, open } from "../kernel/file.ts";
-import { permittedCapabilities, wait } from "../kernel/process.ts";
+import { endDeadline, permittedCapabilities, wait } from "../kernel/process.ts";
 import { tryCall } from "../kernel/syscall.ts";
 import { capabilityNames } from "../linux/capabilities.ts";
 import type { BridgeEndpoint } from "../network/bridge.ts";
@@ -367,6 +367,7 @@ export class Engine {
   /** Waits for containers that have ended and are being cleaned up: until then they hold names and ports. @returns whether there were any */
   awaitEndings(): boolean {
     let found = false;
+    const deadline = endDeadline();
     for (const id of this.containers.ids()) {
       if (this.containers.exit(id) === undefined) continue;
       const pid = this.containers.monitor(id);
@@ -374,7 +375,7 @@ export class Engine {
       const pidfd = tryCall("pidfd_open", pid, 0);
       if (pidfd < 0) continue;
       found = true;
-      wait([pidfd], 10_000);
+      wait([pidfd], Math.max(deadline - Date.now(), 0));
       close(pidfd);
     }
     return found;
