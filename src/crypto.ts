@@ -1,14 +1,6 @@
-/** An unfinished digest. */
-export interface Digest {
-  update(bytes: string | Uint8Array): Digest;
-  digest(): Buffer;
-  digest(encoding: "hex" | "base64"): string;
-}
+import { bun, type Digest } from "./bun.ts";
 
-// node:crypto takes bun as long to load as its own start, and every command would wait for that; its own digests, nothing.
-const { Bun: bun } = globalThis as { Bun?: { CryptoHasher: new (algorithm: "sha256") => Digest } };
-
-/** SHA-256 of FIPS 180-4. */
+/** SHA-256 of FIPS 180-4. node:crypto takes bun as long to load as its own start, for which every command would wait. */
 export function createSha256(): Digest {
   return bun === undefined
     ? process.getBuiltinModule("node:crypto").createHash("sha256")

@@ -1,4 +1,5 @@
 import { closeSync, mkdirSync, openSync } from "node:fs";
+import { bun } from "../bun.ts";
 import { ContainerError } from "../error.ts";
 import { call } from "../kernel/syscall.ts";
 import { Unpacker } from "../storage/unpack.ts";
@@ -38,6 +39,8 @@ export class Loading {
   #options: LoadOptions;
 
   constructor(session: Session, stock: Stock, options: LoadOptions) {
+    // unlike other commands, which run their code once, this one has loops
+    bun?.unsafe.setJITPolicy(1);
     this.#session = session;
     this.#stock = stock;
     this.#options = options;
