@@ -14,7 +14,8 @@ const MANAGER = {
   path: "/org/freedesktop/systemd1",
   interface: "org.freedesktop.systemd1.Manager",
 };
-const UNIT_EXISTS = "org.freedesktop.systemd1.UnitExists";
+/** The code of startUnit's refusal where a unit of that name lives. */
+export const UNIT_EXISTS = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit";
 
 /**
@@ -50,7 +51,7 @@ export function lookAtSystemd(user: boolean): Systemd {
 /**
  * Has systemd make a unit with a process in it, and waits until it has. What is left of a failed unit of the same name
  * is cleared away first.
- * @throws ContainerError
+ * @throws ContainerError UNIT_EXISTS where one of that name lives, which is somebody else's
  */
 export function startUnit(unit: string, properties: readonly UnitProperty[], pid: number, user: boolean): void {
   const processes: UnitProperty[] = unit.endsWith(".slice")
@@ -61,15 +62,16 @@ export function startUnit(unit: string, properties: readonly UnitProperty[], pid
     const start = () => awaitJob(bus, "StartTransientUnit", "ssa(sv)a(sa(sv))", body);
     let result: string;
     try {
-      result = start();
-    } catch (error) {
-      if (codeOf(error) === UNIT_EXISTS) {
+      try {
+        result = start();
+      } catch (error) {
+        if (codeOf(error) !== UNIT_EXISTS) throw error;
         resetFailed(bus, unit);
         result = start();
-      } else {
-        if (codeOf(error) === "ETIMEDOUT") resetFailed(bus, unit);
-        throw described(error, `unable to start unit ${JSON.stringify(unit)}`);
       }
+    } catch (error) {
+      if (codeOf(error) === "ETIMEDOUT") resetFailed(bus, unit);
+      throw described(error, `unable to start unit ${JSON.stringify(unit)}`);
     }
     if (result === "done") return;
     resetFailed(bus, unit);

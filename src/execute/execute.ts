@@ -1,3 +1,4 @@
+import { UNIT_EXISTS } from "../cgroup/systemd.ts";
 import { ContainerError, tryAll, withLeft } from "../error.ts";
 import { addon } from "../kernel/addon.ts";
 import { close } from "../kernel/file.ts";
@@ -97,7 +98,7 @@ export function* executeStepwise(
     // killed at once, it would not have reported the end of the call by which it said so
     const unkilled = tryAll([() => init?.kill(ending ? GRACE_MS : 0, deadline)]);
     // what was refused because it is in use is another container's: taking it back would end that one
-    const foreign = error instanceof ContainerError && error.step === "makeCgroup" && error.code === "EBUSY";
+    const foreign = error instanceof ContainerError && TAKEN[error.step ?? ""] === error.code;
     const left = undo(plan.slice(0, foreign ? reached : reached + 1), context, deadline);
     init?.close();
     throw withLeft(diagnosed(error, context.slots.get("root"), plan), [...unkilled, ...left]);
@@ -168,6 +169,9 @@ export function* executeStepwise(
     if (init?.go(index, descriptors) !== true) hear(plan.length + 1);
   }
 }
+
+/** With which code a step refuses what is there already, and in use. */
+const TAKEN: { [step: string]: string } = { makeCgroup: "EBUSY", startUnit: UNIT_EXISTS };
 
 const NEEDS_NAMESPACES_ONLY: ReadonlySet<string> = new Set(["makeEndpoint", "publishPorts"]);
 

@@ -122,6 +122,20 @@ test("a unit that systemd cannot make ends the creation, and leaves nothing", ({
   expect(runtime(["list", "-q"]).stdout).toBe("");
 });
 
+test("a unit of somebody else's is not stopped: its name is refused", ({ skip }) => {
+  skip(running, "would ask the machine's systemd");
+  const through = machineWithSystemd("taken");
+  const bundle = makeBundle((spec) => {
+    spec.linux.cgroupsPath = "caissontest.slice:probe:3";
+  });
+  const { status, stderr } = runtime(["--systemd-cgroup", "run", "--bundle", bundle.path, bundle.id], { through });
+  expect(status).toBe(1);
+  expect(stderr).toContain('unable to start unit \\"probe-3.scope\\": Unit probe-3.scope already exists.');
+  expect(said().map(({ member }) => member)).not.toContain("StopUnit");
+  expect(ours()).toEqual([]);
+  expect(runtime(["list", "-q"]).stdout).toBe("");
+});
+
 test("a path that is none of systemd's is refused", ({ skip }) => {
   skip(running, "would ask the machine's systemd");
   const through = machineWithSystemd("done");

@@ -3,7 +3,8 @@ asked (a line of JSON a call), and answers as told.
 
 usage: fake_systemd.py SOCKET LOG CONTROL_GROUP [OUTCOME [broker]]
 
-OUTCOME is of StartTransientUnit: done, failed, exists (a unit of that name, until it is reset), refused, silent.
+OUTCOME is of StartTransientUnit: done, failed, exists (a unit of that name, until it is reset),
+taken (a unit of that name, which lives), refused, silent.
 "broker" wants a Hello before anything else, as a message bus does, and sends signals to who has asked for them.
 """
 
@@ -220,16 +221,17 @@ class Conversation:
         elif member == "StopUnit":
             self.reply(serial, "o", ["/org/freedesktop/systemd1/job/8"])
             self.job_removed(8, body[0], "done")
-        elif member == "ResetFailedUnit" and self.outcome != "exists":
+        elif member == "ResetFailedUnit" and self.outcome not in ("exists", "taken"):
             self.refuse(serial, "org.freedesktop.systemd1.NoSuchUnit", f"Unit {body[0]} not loaded.")
         elif member in ("ResetFailedUnit", "SetUnitProperties"):
-            self.outcome = "done"
+            if self.outcome != "taken":
+                self.outcome = "done"
             self.reply(serial)
         else:
             self.refuse(serial, "org.freedesktop.DBus.Error.UnknownMethod", member)
 
     def start(self, serial, body):
-        if self.outcome == "exists":
+        if self.outcome in ("exists", "taken"):
             self.refuse(serial, "org.freedesktop.systemd1.UnitExists", f"Unit {body[0]} already exists.")
             return
         if self.outcome == "refused":

@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { covers } from "../conformance/covers.ts";
@@ -112,6 +112,70 @@ test("a container is in the scope and the slice that were asked for, and the sco
   expect(remove(bundle, "--force")).toMatchObject({ status: 0, stderr: "" });
   expect(alive(bundle.pid)).toBe(false);
   expect(isGone(bundle.unit)).toBe(true);
+});
+
+test.each([
+  ["caissontest.slice:own:ID", "/caissontest.slice/own-ID.scope"],
+  ["caissontest-a-b.slice:own:ID", "/caissontest.slice/caissontest-a.slice/caissontest-a-b.slice/own-ID.scope"],
+  ["caissontest.slice::ID", "/caissontest.slice/-ID.scope"],
+  [":own:ID", "/system.slice/own-ID.scope"],
+  ["-.slice:own:ID", "/own-ID.scope"],
+  // the prefix is then the runtime's name
+  ["", "/system.slice/NAME-ID.scope"],
+  [undefined, "/system.slice/NAME-ID.scope"],
+])("cgroupsPath %j is %s, as with runc", (path, place) => {
+  covers("linux.cgroupsPath systemd");
+  const bundle = makeBundle();
+  rewrite(bundle, (spec) => {
+    spec.ociVersion = "1.0.2";
+    if (path !== undefined) spec.linux.cgroupsPath = path.replace("ID", bundle.id);
+  });
+  for (const name of ["caisson", "runc"]) {
+    const how = name === "caisson" ? DRIVER : { ...DRIVER, program: name };
+    const expected = `0::${place.replace("NAME", name).replace("ID", bundle.id)}`;
+    expect(seenIn(run(bundle, how)).cgroup).toEqual([expected]);
+    expect(isGone(expected.slice(expected.lastIndexOf("/") + 1))).toBe(true);
+  }
+});
+
+test("a name that is a slice's makes a slice, and the container is in it", () => {
+  const unit = "caissontest-pod.slice";
+  const bundle = idleInScope((spec) => {
+    spec.linux.cgroupsPath = `caissontest.slice:ignored:${unit}`;
+    spec.linux.resources = { pids: { limit: 20 } };
+  });
+  expect(cgroupOf(bundle.pid)).toBe(`0::/caissontest.slice/${unit}`);
+  expect(shown(unit, "ActiveState", "Wants", "TasksMax")).toEqual({
+    ActiveState: "active",
+    Wants: "caissontest.slice",
+    TasksMax: "20",
+  });
+  expect(remove(bundle, "--force")).toMatchObject({ status: 0, stderr: "" });
+  expect(alive(bundle.pid)).toBe(false);
+  expect(isGone(unit)).toBe(true);
+});
+
+test("a scope of somebody else's lives on, and its name is refused", () => {
+  const bundle = inScope((spec) => {
+    spec.ociVersion = "1.0.2";
+  });
+  const words = ["--scope", "--quiet", "--unit", bundle.unit, "--slice", SLICE, "sleep", "600"];
+  const other = spawn("systemd-run", words, { stdio: "ignore" });
+  try {
+    const processes = () => read(other.pid ?? 0, "cgroup.procs");
+    until("it is in its scope", () => cgroupOf(other.pid ?? 0) === `0::${BENEATH}/${bundle.unit}`);
+    for (const program of [undefined, "runc", "crun"]) {
+      const { status, stderr } = run(bundle, program === undefined ? DRIVER : { ...DRIVER, program });
+      expect(status).toBe(1);
+      if (program === undefined)
+        expect(stderr).toMatch(/unable to start unit \\"probe-test-.*\.scope\\": Unit .* was already loaded/);
+      expect(processes()).toBe(String(other.pid));
+      expect(shown(bundle.unit, "ActiveState")).toEqual({ ActiveState: "active" });
+    }
+    expect(runtime(["list", "-q"]).stdout).toBe("");
+  } finally {
+    systemctl("stop", bundle.unit);
+  }
 });
 
 test("annotations become properties of the unit", () => {
