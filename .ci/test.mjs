@@ -1,8 +1,7 @@
 // npm test: sets up, checks, and runs the suites; the total is printed, and kept in dist/test/total for .ci/run.
 // On Node, which takes ten times as long to start as the executable, the integration tests are those of the specification's
-// sections and of the engine's run; with --node, all. With --clients it installs podman, containerd, docker and buildah as well, and has them drive the runtime. With --guests
-// it starts emulated machines with pure cgroup v2, too; .ci/run does not yet, as their image has been made on one machine
-// only.
+// sections and of the engine's run; with --node, all. With --clients it installs podman, containerd, docker and buildah as
+// well, and has them drive the runtime. With --guests it starts emulated machines with pure cgroup v2, too.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";

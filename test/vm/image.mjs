@@ -23,6 +23,7 @@ const RELEASE = "trixie";
 const OLDER = "bookworm";
 const KERNEL = "linux-image-cloud-amd64";
 const DISK_SIZE = "6G";
+const TIMEOUT_MS = 15 * 60_000;
 
 /** Copied from this machine, so that what was built here runs there: Node, and the busybox that the fixtures have. */
 const COPIED = { "/usr/local/bin/node": process.execPath, "/bin/busybox": "/bin/busybox" };
@@ -97,12 +98,14 @@ function bootstrap(tree) {
   execFileSync(
     "mmdebstrap",
     [
-      ...["--quiet", "--mode=root", "--variant=minbase", `--include=${packages.join(",")}`, `--aptopt=${acquire}`],
+      ...["--mode=root", "--variant=minbase", `--include=${packages.join(",")}`, `--aptopt=${acquire}`],
       ...[...excluded, `--customize-hook=${join(here, "guest/customize")}`],
       ...[RELEASE, tree, `deb ${mirror} ${RELEASE} main`],
     ],
     {
-      stdio: ["ignore", "inherit", "inherit"],
+      stdio: ["ignore", "inherit", "pipe"],
+      // a mirror that does not answer is given up by apt, address by address and file by file
+      timeout: TIMEOUT_MS,
       // the kernel has what it needs to find its root: no initial RAM disk is made for it
       env: { ...process.env, INITRD: "No", OLDER: `deb ${mirror} ${OLDER} main` },
     },

@@ -36,6 +36,9 @@ const LEFT = ["node_modules/@biomejs", "node_modules/@oven", "node_modules/@type
 /** Signs of a kernel that went wrong by itself, and whose results are worth nothing. */
 const OOPS = /BUG: |Oops|general protection fault|Kernel panic|soft lockup/;
 
+/** Why no guest can be made or started here, in one line: it says nothing about the project. */
+export class Unavailable extends Error {}
+
 /** Which of the programs that make and run the guest are not here. */
 export function missingPrograms() {
   const directories = (process.env.PATH ?? "").split(delimiter);
@@ -52,6 +55,29 @@ function isExecutable(path) {
 }
 
 /**
+ * The guest's disk and kernels, made if they are missing.
+ * @throws Unavailable
+ */
+export function makeImage() {
+  return make("the guest's disk", () => image((line) => console.error(`vm: ${line}`)));
+}
+
+function make(what, work) {
+  try {
+    return work();
+  } catch (error) {
+    throw new Unavailable(`${what} could not be made: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/** Of a program that failed what it said of errors, which is more than that it failed. */
+function reasonOf({ message, stderr }) {
+  const lines = `${stderr ?? ""}`.split("\n").filter((line) => line.trim() !== "");
+  const errors = lines.filter((line) => /^(E|error): /i.test(line));
+  return (errors[0] ?? lines.at(-1) ?? message.split("\n")[0]).trim();
+}
+
+/**
  * Runs a command in a guest, in the project's directory.
  * @param words the command and its arguments
  * @param output where what it writes goes; it stays open
@@ -59,13 +85,14 @@ function isExecutable(path) {
  * @param systemd whether systemd is the first process; else nothing else runs
  * @param results where the files go that the command leaves in dist/test
  * @returns its exit status
- * @throws Error if the machine did not live to the command's end, or not in good health
+ * @throws Unavailable if there was no machine
+ * @throws Error if it did not live to the command's end, or not in good health
  */
 export async function runInGuest(
   words,
   { output = process.stdout, kernel = "6.12", systemd = false, results, timeoutS = 1800 } = {},
 ) {
-  const { disk, kernels } = image((line) => console.error(`vm: ${line}`));
+  const { disk, kernels } = makeImage();
   if (kernels[kernel] === undefined)
     throw new Error(`no kernel ${kernel}: there are ${Object.keys(kernels).join(", ")}`);
   const directory = mkdtempSync(join(tmpdir(), "caisson-vm-"));
@@ -73,13 +100,16 @@ export async function runInGuest(
     const files = Object.fromEntries(
       ["project", "scratch", "console", "status", "results"].map((name) => [name, join(directory, name)]),
     );
-    makeProjectDisk(files.project, join(directory, "tree"), words);
+    // the guest has no compiler
+    build();
+    make("the project's disk", () => makeProjectDisk(files.project, join(directory, "tree"), words));
     writeFileSync(files.scratch, "");
     truncateSync(files.scratch, 1 << 28);
     const ended = await boot(qemuWords({ disk, vmlinuz: kernels[kernel], systemd, files }), output, timeoutS);
     const said = existsSync(files.console) ? readFileSync(files.console, "latin1") : "";
     const status = existsSync(files.status) ? readFileSync(files.status, "utf8").trim() : "";
     const tail = said.split("\n").slice(-40).join("\n");
+    if (ended !== undefined && said === "") throw new Unavailable(`no guest could be started: ${ended}`);
     if (ended !== undefined) throw new Error(`the guest ${ended}; its console ends:\n${tail}`);
     if (OOPS.test(said)) throw new Error(`the guest's kernel is not well:\n${aroundOops(said)}`);
     if (!/^\d+$/.test(status)) throw new Error(`the guest has left no status; its console ends:\n${tail}`);
@@ -95,8 +125,6 @@ export async function runInGuest(
 
 /** A file system with the project, as it is built now, and the command. */
 function makeProjectDisk(disk, tree, words) {
-  // the guest has no compiler
-  build();
   mkdirSync(tree);
   for (const name of TAKEN) {
     if (!existsSync(join(project, name))) continue;
@@ -156,8 +184,12 @@ function qemuWords({ disk, vmlinuz, systemd, files }) {
 function boot(words, output, timeoutS) {
   return new Promise((resolve, reject) => {
     // The guest waits with its output while our end of the input is closed; ours stays open, and blocking.
-    const machine = spawn("setpriv", ["--pdeathsig", "KILL", QEMU, ...words], { stdio: ["pipe", "pipe", "inherit"] });
+    const machine = spawn("setpriv", ["--pdeathsig", "KILL", QEMU, ...words], { stdio: ["pipe", "pipe", "pipe"] });
     machine.stdout.pipe(output, { end: false });
+    let complaint = "";
+    machine.stderr.on("data", (text) => {
+      complaint += text;
+    });
     let overdue = false;
     const timer = setTimeout(() => {
       overdue = true;
@@ -167,7 +199,7 @@ function boot(words, output, timeoutS) {
     machine.once("close", (status, signal) => {
       clearTimeout(timer);
       if (overdue) resolve(`was not done after ${timeoutS} s`);
-      else resolve(status === 0 ? undefined : `ended with ${signal ?? status}`);
+      else resolve(status === 0 ? undefined : `ended with ${signal ?? status}: ${complaint.trim()}`);
     });
   });
 }
