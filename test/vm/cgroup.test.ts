@@ -1,4 +1,5 @@
 import { mkdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { release } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { readRecording } from "../../src/container/recording.ts";
@@ -24,7 +25,7 @@ import {
   until,
 } from "../support/bundle.ts";
 import { cgroupDirectories } from "../support/host-snapshot.ts";
-import { CGROUPS, directoryOf, EFFECTS, effectOf, field, noSwap, ownCgroup, read } from "./effects.ts";
+import { CGROUPS, directoryOf, divides, EFFECTS, effectOf, expectDivided, field, noSwap, read } from "./effects.ts";
 
 // OCI runtime-spec, config-linux.md "Control groups", on pure version 2: what a limit does, under us and under our peers,
 // and the life of a cgroup.
@@ -34,7 +35,10 @@ const CLONE3 = 435;
 afterEach(cleanUp);
 afterAll(cleanUpFile);
 
-describe.each(["caisson", "runc", "crun"])("under %s", (name) => {
+/** Peers are compared on one kernel: what the older one lacks is told by ourselves. */
+const RUNTIMES = release().startsWith("6.1.") ? ["caisson"] : ["caisson", "runc", "crun"];
+
+describe.each(RUNTIMES)("under %s", (name) => {
   test.each(Object.entries(EFFECTS))("on pure version 2, %s", (_, row) => {
     covers(
       "linux.resources v2",
@@ -185,27 +189,11 @@ describe("a container's cgroup", () => {
   });
 
   test("can be divided by the container it was delegated to, and goes with all that was made in it", () => {
-    const bundle = makeBundle(
-      (spec) => {
-        ownCgroup(spec);
-        spec.mounts = spec.mounts.map((mount) => (mount.type === "cgroup" ? { ...mount, options: ["rw"] } : mount));
-        spec.linux.resources = { pids: { limit: 50 } };
-        const script = `cd ${CGROUPS}; mkdir leader child; echo 0 >leader/cgroup.procs; echo +pids >cgroup.subtree_control
-          echo 5 >child/pids.max; cat child/pids.max; mkdir child/deeper; sleep 60 & echo $! >child/deeper/cgroup.procs
-          echo ready; wait`;
-        spec.process.args = ["/bin/sh", "-ec", script];
-      },
-      { root: "shell" },
-    );
+    const bundle = makeBundle(divides, { root: "shell" });
     startContainer(bundle);
-    until("it has divided its cgroup", () => readFileSync(join(bundle.path, "output"), "utf8") === "5\nready\n");
-    const mine = () => cgroupDirectories().filter((path) => path.includes(bundle.id));
-    expect(mine()).toEqual(["", "/child", "/child/deeper", "/leader"].map((path) => `${CGROUPS}/${bundle.id}${path}`));
-    // the cgroup itself can have no process any more: one that joins goes where the first one has gone
-    const joined = exec(bundle, ["/bin/cat", "/proc/self/cgroup"]);
-    expect(joined).toMatchObject({ status: 0, stdout: expect.stringMatching(/^0::\/leader$/m), stderr: "" });
+    expectDivided(bundle, `${CGROUPS}/${bundle.id}`);
     expect(remove(bundle, "--force")).toMatchObject({ status: 0, stderr: "" });
-    expect(mine()).toEqual([]);
+    expect(cgroupDirectories().filter((path) => path.includes(bundle.id))).toEqual([]);
   });
 
   test("may be deep in another's, whose limits hold for it too", () => {

@@ -23,7 +23,7 @@ import {
   untilStopped,
 } from "../support/bundle.ts";
 import { cgroupDirectories } from "../support/host-snapshot.ts";
-import { EFFECTS, effectOf, loopControl, noSwap, read } from "./effects.ts";
+import { CGROUPS, divides, EFFECTS, effectOf, expectDivided, loopControl, noSwap, read } from "./effects.ts";
 
 // --systemd-cgroup with a systemd that runs: systemd.scope(5), systemd.resource-control(5).
 
@@ -44,15 +44,15 @@ function systemctl(...words: string[]): string {
 
 /** Properties of a unit as systemd shows them. */
 function shown(unit: string, ...properties: string[]): { [property: string]: string } {
-  const lines = systemctl("show", unit, `--property=${properties.join(",")}`)
+  const lines = systemctl("show", `--property=${properties.join(",")}`, "--", unit)
     .trim()
     .split("\n");
   return Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
 }
 
 /** A container that is to be in a scope of its own. */
-function inScope(edit: Edit = () => undefined): Bundle & { unit: string } {
-  const bundle = makeBundle();
+function inScope(edit: Edit = () => undefined, root: "minimal" | "shell" = "minimal"): Bundle & { unit: string } {
+  const bundle = makeBundle(undefined, { root });
   rewrite(bundle, (spec) => {
     spec.linux.cgroupsPath = `${SLICE}:probe:${bundle.id}`;
     spec.process.args = ["/bin/probe", "--sleep", "600"];
@@ -115,20 +115,18 @@ test("a container is in the scope and the slice that were asked for, and the sco
 });
 
 test.each([
-  ["caissontest.slice:own:ID", "/caissontest.slice/own-ID.scope"],
   ["caissontest-a-b.slice:own:ID", "/caissontest.slice/caissontest-a.slice/caissontest-a-b.slice/own-ID.scope"],
   ["caissontest.slice::ID", "/caissontest.slice/-ID.scope"],
   [":own:ID", "/system.slice/own-ID.scope"],
   ["-.slice:own:ID", "/own-ID.scope"],
   // the prefix is then the runtime's name
   ["", "/system.slice/NAME-ID.scope"],
-  [undefined, "/system.slice/NAME-ID.scope"],
 ])("cgroupsPath %j is %s, as with runc", (path, place) => {
   covers("linux.cgroupsPath systemd");
   const bundle = makeBundle();
   rewrite(bundle, (spec) => {
     spec.ociVersion = "1.0.2";
-    if (path !== undefined) spec.linux.cgroupsPath = path.replace("ID", bundle.id);
+    spec.linux.cgroupsPath = path.replace("ID", bundle.id);
   });
   for (const name of ["caisson", "runc"]) {
     const how = name === "caisson" ? DRIVER : { ...DRIVER, program: name };
@@ -152,7 +150,9 @@ test("a name that is a slice's makes a slice, and the container is in it", () =>
   });
   expect(remove(bundle, "--force")).toMatchObject({ status: 0, stderr: "" });
   expect(alive(bundle.pid)).toBe(false);
-  expect(isGone(unit)).toBe(true);
+  // systemd knows every slice by its name
+  expect(shown(unit, "ActiveState")).toEqual({ ActiveState: "inactive" });
+  expect(cgroupDirectories().filter((path) => path.endsWith(`/${unit}`))).toEqual([]);
 });
 
 test("a scope of somebody else's lives on, and its name is refused", () => {
@@ -175,6 +175,34 @@ test("a scope of somebody else's lives on, and its name is refused", () => {
     expect(runtime(["list", "-q"]).stdout).toBe("");
   } finally {
     systemctl("stop", bundle.unit);
+  }
+});
+
+test("a scope can be divided by the container it was delegated to, and goes with all that was made in it", () => {
+  const bundle = inScope(divides, "shell");
+  expect(create(bundle, DRIVER)).toMatchObject({ status: 0, stderr: "" });
+  expect(start(bundle)).toMatchObject({ status: 0, stderr: "" });
+  const cgroup = `${CGROUPS}${BENEATH}/${bundle.unit}`;
+  expectDivided(bundle, cgroup);
+  // what was delegated is not systemd's to put in order
+  systemctl("daemon-reload");
+  expectDivided(bundle, cgroup);
+  expect(remove(bundle, "--force")).toMatchObject({ status: 0, stderr: "" });
+  expect(isGone(bundle.unit)).toBe(true);
+});
+
+test("a limit of a slice holds for all the scopes in it", () => {
+  const first = idleInScope();
+  systemctl("set-property", "--runtime", SLICE, "TasksMax=10");
+  try {
+    const second = inScope((spec) => {
+      spec.linux.resources = { pids: { limit: 40 } };
+      spec.process.args = ["/bin/probe", "--fork", "100"];
+    });
+    expect(results(seenIn(run(second, DRIVER)).actions)).toEqual([{ forks: 8, stoppedBy: "EAGAIN" }]);
+    expect(alive(first.pid)).toBe(true);
+  } finally {
+    systemctl("set-property", "--runtime", SLICE, "TasksMax=infinity");
   }
 });
 
