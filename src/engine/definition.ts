@@ -4,6 +4,7 @@ import type { User } from "../image/users.ts";
 import { CAPABILITIES } from "../linux/capabilities.ts";
 import { hostnameFile, hostsFile } from "../network/resolv.ts";
 import type { Definition } from "../plan/definition.ts";
+import { normalPath } from "../plan/path.ts";
 import type { EndpointArgs } from "../plan/step.ts";
 import { defaultProfile } from "../seccomp/default-profile.ts";
 import { parse } from "../spec/parse.ts";
@@ -28,6 +29,8 @@ export interface Circumstances {
   copies: readonly string[];
   /** What its resolv.conf is to say. */
   resolvConf: string;
+  /** What its hosts is to say; its own names, where that is left out. */
+  hosts?: string;
   /** A seccomp profile of the caller's own. */
   seccomp?: Seccomp;
 }
@@ -87,9 +90,11 @@ function specOf(
     },
     mounts: [
       ...mountsOf(spec.mounts ?? [], hostConfig),
-      ...fileMounts(networkOf?.files ?? directory, hostConfig),
-      ...tmpfsMounts(hostConfig),
-      ...volumes,
+      ...outermostFirst([
+        ...fileMounts(networkOf?.files ?? directory, hostConfig),
+        ...tmpfsMounts(hostConfig),
+        ...volumes,
+      ]),
     ],
     linux: {
       ...linux,
@@ -258,25 +263,31 @@ function mountsOf(mounts: readonly Mount[], { Privileged, UsernsMode, NetworkMod
 
 /** Files about names: those that are mounted from the container's own directory. */
 function networkFiles(
-  { config, hostConfig }: ContainerJson,
-  { directory, networkOf, endpoint, resolvConf }: Circumstances,
+  { config }: ContainerJson,
+  { directory, networkOf, endpoint, resolvConf, hosts }: Circumstances,
 ): { path: string; text: string }[] {
-  if (hostConfig.NetworkMode === "host" || networkOf?.files !== undefined) return [];
+  if (networkOf?.files !== undefined) return [];
   return [
     { path: `${directory}/resolv.conf`, text: resolvConf },
     { path: `${directory}/hostname`, text: hostnameFile(config.Hostname) },
-    { path: `${directory}/hosts`, text: hostsFile(config.Hostname, endpoint?.address) },
+    { path: `${directory}/hosts`, text: hosts ?? hostsFile(config.Hostname, endpoint?.address) },
   ];
 }
 
-function fileMounts(directory: string, { NetworkMode }: HostConfig): Mount[] {
-  if (NetworkMode === "host")
-    return ["resolv.conf", "hosts"].map((name) => bind(`/etc/${name}`, `/etc/${name}`, ["bind"]));
-  return ["resolv.conf", "hostname", "hosts"].map((name) => bind(`${directory}/${name}`, `/etc/${name}`, ["bind"]));
+/** Whatever the order of the flags, none covers another that is to be beneath it. */
+function outermostFirst(mounts: readonly Mount[]): Mount[] {
+  const depth = ({ destination }: Mount) => normalPath(destination).split("/").length;
+  return mounts.toSorted((one, other) => depth(one) - depth(other));
 }
 
-function bind(source: string, destination: string, options: string[]): Mount {
-  return { destination, type: "bind", source, options };
+/** Copies, also with the host's network: what is written to them is the container's own. */
+function fileMounts(directory: string, { ReadonlyRootfs }: HostConfig): Mount[] {
+  return ["resolv.conf", "hostname", "hosts"].map((name) => ({
+    destination: `/etc/${name}`,
+    type: "bind",
+    source: `${directory}/${name}`,
+    options: ["bind", ...(ReadonlyRootfs ? ["ro"] : [])],
+  }));
 }
 
 function tmpfsMounts({ Tmpfs }: HostConfig): Mount[] {

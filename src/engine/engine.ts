@@ -476,7 +476,10 @@ export class Engine {
       user: this.#user(container, config.User),
       machine: detectHost().machine,
       permitted: capabilityNames(permittedCapabilities()),
-      resolvConf: ownResolvConf(),
+      // who has the host's network reaches the host's own name servers, too
+      ...(hostConfig.NetworkMode === "host"
+        ? { resolvConf: hostText(RESOLV_CONF), hosts: hostText("/etc/hosts") }
+        : { resolvConf: ownResolvConf() }),
       volumes: container.mounts.map((mount) => mountOf(mount, mapped)),
       copies: container.mounts.filter(startsAsCopy).map(({ Destination }) => Destination),
       ...(endpoint === undefined ? {} : { endpoint }),
@@ -533,8 +536,13 @@ export interface ExecOptions {
   cwd: string | undefined;
 }
 
+const RESOLV_CONF = "/etc/resolv.conf";
+
 /** A container's resolv.conf, from the host's. */
 function ownResolvConf(): string {
-  const files = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
-  return resolvConf(files.map((file) => (existsSync(file) ? readFileSync(file, "utf8") : "")));
+  return resolvConf([RESOLV_CONF, "/run/systemd/resolve/resolv.conf"].map(hostText));
+}
+
+function hostText(path: string): string {
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
 }

@@ -33,9 +33,16 @@ export function chooseMounts(
     return name;
   };
   const mounts = binds.map((text) => parseVolume(data, text, anonymous));
-  const twice = mounts.find(({ Destination }, at) => mounts.findIndex((one) => one.Destination === Destination) < at);
-  if (twice !== undefined) throw refusal(binds[mounts.indexOf(twice)] ?? "", "its destination is used twice");
-  const taken = new Set([...mounts.map(({ Destination }) => Destination), ...tmpfs.map(normalPath)]);
+  const taken = new Set(tmpfs.map(normalPath));
+  if (taken.has("/"))
+    throw new ContainerError({
+      message: "cannot use a tmpfs on /: it would be no container of the image",
+      code: "EINVAL",
+    });
+  for (const [at, { Destination }] of mounts.entries()) {
+    if (taken.has(Destination)) throw refusal(binds[at] ?? "", "its destination is used twice");
+    taken.add(Destination);
+  }
   for (const path of image) {
     const destination = normalPath(path);
     if (destination === "/" || taken.has(destination)) continue;

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -88,6 +88,34 @@ describe("names", () => {
     );
     expectFailure(machine.caisson([...shared, "-h", "x", IMAGE, "/bin/true"]), /has its host name/);
     machine.succeeds(["rm", "-f", id]);
+  });
+});
+
+describe("the files about names", () => {
+  const FILES = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+
+  test("are the container's own with the host's network, too: what is written there is not the host's", () => {
+    const [hosts = ""] = FILES;
+    const before = readFileSync(hosts, "utf8");
+    const id = detached(["--network", "host", "-h", "own"]);
+    const { Pid } = machine.inspect(id).State;
+    // were it the host's after all, this test would not write there
+    expect(statSync(`/proc/${Pid}/root${hosts}`).ino).not.toBe(statSync(hosts).ino);
+    machine.succeeds(["exec", id, "sh", "-c", `cat ${hosts} >/tmp/before; echo mine >>${hosts}`]);
+    const inside = (path: string) => readFileSync(`/proc/${Pid}/root${path}`, "utf8");
+    expect(inside("/tmp/before")).toBe(before);
+    expect(inside(hosts)).toBe(`${before}mine\n`);
+    expect(readFileSync(hosts, "utf8")).toBe(before);
+    expect(inside("/etc/hostname")).toBe("own\n");
+    expect(inside("/etc/resolv.conf")).toBe(readFileSync("/etc/resolv.conf", "utf8"));
+    const words = ["run", "--rm", "--network", `container:${id}`, IMAGE, "cat", hosts];
+    expect(machine.succeeds(words)).toBe(`${before}mine`);
+    machine.succeeds(["rm", "-f", id]);
+  });
+
+  test("are read-only with the root", () => {
+    const writes = FILES.flatMap((path) => ["--write", path, "x"]);
+    expect(results(machine.seen(["--read-only"], writes).actions)).toEqual(["EROFS", "EROFS", "EROFS"]);
   });
 });
 

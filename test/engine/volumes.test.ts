@@ -259,6 +259,21 @@ describe("what -v binds", () => {
     expect(volumes()).not.toContain("not-made");
   });
 
+  test("is seen whatever the order of the flags: none covers another that is beneath it", () => {
+    const [upper, lower] = ["upper", "lower"].map((name) => {
+      const directory = join(machine.directory, name);
+      mkdirSync(directory);
+      writeFileSync(join(directory, name), `of ${name}`);
+      return directory;
+    });
+    const flags = ["-v", `${lower}:/m/x/lower`, "-v", `${upper}:/m/`, "--tmpfs", "/m/x/tmp", "-v", `${upper}:/etc`];
+    const reads = ["/m/upper", "/m/x/lower/lower", "/etc/hostname"].flatMap((path) => ["--read", path]);
+    const seen = machine.seen(["-h", "named", ...flags], reads);
+    expect(results(seen.actions)).toEqual(["of upper", "of lower", "named\n"]);
+    const mounted = seen.mounts.map(({ mountPoint }) => mountPoint).filter((path) => path.startsWith("/m"));
+    expect(mounted.sort()).toEqual(["/m", "/m/x/lower", "/m/x/tmp"]);
+  });
+
   test("what cannot be meant is refused", () => {
     const refused = (why: RegExp, ...flags: string[]) =>
       expectFailure(
@@ -272,6 +287,9 @@ describe("what -v binds", () => {
     refused(/read-only and writable/, "a:/x:ro,rw");
     refused(/never copied to/, "/tmp:/x:nocopy");
     refused(/used twice/, "/tmp:/x", "a:/x/");
+    const tmpfs = (...flags: string[]) => machine.caisson(["run", "--rm", ...flags, VARIANT, "/bin/true"]);
+    expectFailure(tmpfs("--tmpfs", "/x/", "-v", "a:/x"), /volume a:\/x: its destination is used twice/);
+    expectFailure(tmpfs("--tmpfs", "/."), /cannot use a tmpfs on \//);
     refused(/no volume's name/, "-a:/x");
   });
 });
