@@ -121,7 +121,7 @@ test.each([
   ["-.slice:own:ID", "/own-ID.scope"],
   // the prefix is then the runtime's name
   ["", "/system.slice/NAME-ID.scope"],
-])("cgroupsPath %j is %s, as with runc", (path, place) => {
+])("cgroupsPath leads where it leads with runc: %j is %s", (path, place) => {
   covers("linux.cgroupsPath systemd");
   const bundle = makeBundle();
   rewrite(bundle, (spec) => {
