@@ -10,7 +10,6 @@ export const defineAttach: Define = (program, { engine, exit }) => {
     .argument("<container>")
     .action((name: string) => {
       const container = engine().containers.find(name);
-      const { Tty: tty, OpenStdin: input } = container.config;
-      exit(attend(engine().attach(container, { output: true, input }), { tty, input, detach: true }));
+      exit(attend(engine().attach(container, { output: true, input: container.config.OpenStdin }), container));
     });
 };

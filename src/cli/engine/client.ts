@@ -1,10 +1,15 @@
+import type { ContainerJson } from "../../engine/config.ts";
 import type { Attachment } from "../../engine/monitor.ts";
 import { catchSignals, POLLOUT, wait } from "../../kernel/process.ts";
 import { tryCall } from "../../kernel/syscall.ts";
 import { isTerminal, makeRaw, terminalSize } from "../../kernel/terminal.ts";
 import { SIGNALS } from "../../linux/signals.ts";
+import { say } from "../print.ts";
 
+const EPIPE = -32;
 const SIGWINCH = 28;
+/** 128 + SIGPIPE: what ends a program of a pipeline that nobody reads any more. */
+export const UNREAD = 141;
 /** Not forwarded: what no handler can catch, faults of our own, the death of children, and job control of our shell. */
 const KEPT = new Set([4, 8, 9, 11, 13, 17, 18, 19, 20, 21, 22]);
 /** Ctrl-P Ctrl-Q leaves the container running. */
@@ -12,16 +17,16 @@ const DETACH = [16, 17];
 
 /**
  * Stays with a container: its output to our streams, our input and signals to it.
- * @returns its exit status, or 0 when it was left running
+ * @returns its exit status, 0 when it was left running, or UNREAD when nobody reads its output here any more
  */
 export function attend(
   attachment: Attachment,
-  { tty, input, detach }: { tty: boolean; input: boolean; detach: boolean },
+  { name, config: { Tty: tty, OpenStdin: input } }: ContainerJson,
 ): number {
   const signals = catchSignals(Object.values(SIGNALS).filter((number) => !KEPT.has(number)));
   const restore = tty && input && isTerminal(0) ? makeRaw(0) : () => undefined;
   if (tty) fit(attachment);
-  const keys = new KeyWatch(detach && tty && input);
+  const keys = new KeyWatch(tty && input);
   let credit = false;
   let open = input;
   try {
@@ -44,8 +49,12 @@ export function attend(
       }
       if (heard === 0) continue;
       const said = attachment.hear();
-      if (said.kind === "output") writeAll(tty ? 1 : said.stream, said.data);
-      else if (said.kind === "ready") credit = true;
+      if (said.kind === "output") {
+        if (writeAll(tty ? 1 : said.stream, said.data)) continue;
+        say(`nobody reads here any more what container ${name} writes: it runs on`);
+        return UNREAD;
+      }
+      if (said.kind === "ready") credit = true;
       else return said.kind === "exited" ? said.status : 125;
     }
   } finally {
@@ -85,12 +94,17 @@ function fit(attachment: Attachment): void {
   if (size !== undefined) attachment.resize(size.rows, size.columns);
 }
 
-/** Whether the stream blocks or not: a pipe of ours may have been made non-blocking by somebody else. */
-export function writeAll(stream: number, bytes: Uint8Array): void {
+/**
+ * Whether the stream blocks or not: a pipe of ours may have been made non-blocking by somebody else.
+ * @returns whether somebody reads it still
+ */
+export function writeAll(stream: number, bytes: Uint8Array): boolean {
   for (let done = 0; done < bytes.length; ) {
     const wrote = tryCall("write", stream, bytes.subarray(done), bytes.length - done);
     if (wrote > 0) done += wrote;
     else if (wrote === -11) wait([stream], -1, [POLLOUT]);
-    else if (wrote !== -4) return; // nobody reads any more
+    else if (wrote === EPIPE) return false;
+    else if (wrote !== -4) return true; // a full disk, a terminal that is gone: the container is not to suffer
   }
+  return true;
 }

@@ -1,6 +1,6 @@
 import { closeSync, existsSync, openSync, readSync } from "node:fs";
 import { InvalidArgumentError } from "commander";
-import { writeAll } from "./client.ts";
+import { UNREAD, writeAll } from "./client.ts";
 import type { Define } from "./engine.ts";
 import { parseMoment } from "./time.ts";
 
@@ -25,7 +25,7 @@ function parseTail(text: string): number {
   return Number(text);
 }
 
-export const defineLogs: Define = (program, { engine }) => {
+export const defineLogs: Define = (program, { engine, exit }) => {
   program
     .command("logs")
     .description("print what a container has written")
@@ -45,18 +45,20 @@ export const defineLogs: Define = (program, { engine }) => {
       const wanted = (lines: readonly Line[]) =>
         lines.filter(({ time }) => Date.parse(time) >= since && Date.parse(time) < until);
       const lines = wanted([...earlier, ...reader.read()]);
-      printLines(tail === 0 ? [] : lines.slice(-tail), timestamps === true);
+      if (!printLines(tail === 0 ? [] : lines.slice(-tail), timestamps === true)) return exit(UNREAD);
       while (attachment !== undefined && Date.now() < until) {
         const { kind } = attachment.hear();
-        printLines(wanted(reader.read()), timestamps === true);
+        if (!printLines(wanted(reader.read()), timestamps === true)) return exit(UNREAD);
         if (kind === "exited" || kind === "gone") return;
       }
     });
 };
 
-function printLines(lines: readonly Line[], timestamps: boolean): void {
-  for (const { log, stream, time } of lines)
-    writeAll(stream === "stderr" ? 2 : 1, Buffer.from(timestamps ? `${time} ${log}` : log));
+/** @returns whether somebody reads them still */
+function printLines(lines: readonly Line[], timestamps: boolean): boolean {
+  return lines.every(({ log, stream, time }) =>
+    writeAll(stream === "stderr" ? 2 : 1, Buffer.from(timestamps ? `${time} ${log}` : log)),
+  );
 }
 
 /** Reads a log of JSON lines on from where it stopped. */

@@ -21,16 +21,15 @@ export const defineRun: Define = (program, { engine, exit }) => {
       ) => {
         const words = image === undefined ? [] : [image, ...command];
         const container = await describeContainer(engine(), options, words);
-        const { Tty: tty, OpenStdin: input } = container.config;
         const watched = await watch(engine().places, options.trace);
         const attachment = engine().run(container, {
-          ...(options.detach === true ? {} : { attach: { input, foreground: true } }),
+          ...(options.detach === true ? {} : { attach: { input: container.config.OpenStdin, foreground: true } }),
           ...(watched && { watch: watched.look }),
         });
         watched?.show();
         await watched?.send();
         if (attachment === undefined) return print(container.id);
-        exit(attend(attachment, { tty, input, detach: true }));
+        exit(attend(attachment, container));
         // whoever runs next may want the port
         if (container.hostConfig.PortBindings.length > 0 && engine().exit(container) !== undefined)
           engine().freePorts(container, attachment);
