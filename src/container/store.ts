@@ -1,16 +1,6 @@
-import {
-  existsSync,
-  fstatSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, fstatSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { ContainerError } from "../error.ts";
-import { AT_FDCWD, AT_REMOVEDIR, close, lock, lockHolder, lockWithin, O } from "../kernel/file.ts";
+import { AT_FDCWD, AT_REMOVEDIR, close, lock, lockHolder, lockWithin, O, replaceFile } from "../kernel/file.ts";
 import { call, kernelError, tryCall } from "../kernel/syscall.ts";
 import type { CgroupDirectory } from "../plan/cgroup-layout.ts";
 import type { Definition } from "../plan/definition.ts";
@@ -200,12 +190,12 @@ export class Store {
 
   /** Replaces the record: at any moment there is the old one or the new one. */
   write(record: Record): void {
-    this.#replace("state.json", JSON.stringify(record));
+    replaceFile(`${this.path}/state.json`, JSON.stringify(record));
   }
 
   /** Keeps what the plan is compiled from: with it, explanations and errors can be made again at any time. */
   writeDefinition(definition: Definition, host: Host): void {
-    this.#replace("definition.json", printDefinition({ definition, host }));
+    replaceFile(`${this.path}/definition.json`, printDefinition({ definition, host }));
   }
 
   plan(): Plan {
@@ -241,11 +231,6 @@ export class Store {
 
   close(): void {
     close(this.directory);
-  }
-
-  #replace(name: string, text: string): void {
-    writeFileSync(`${this.path}/${name}.new`, text, { mode: 0o600 });
-    renameSync(`${this.path}/${name}.new`, `${this.path}/${name}`);
   }
 }
 

@@ -6,13 +6,12 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
-  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { ContainerError } from "../error.ts";
-import { close, lock, lockHolder, lockWithin, O, open } from "../kernel/file.ts";
+import { close, lock, lockHolder, lockWithin, O, open, replaceFile } from "../kernel/file.ts";
 import { processState, startTime } from "../kernel/process.ts";
 import type { ContainerJson } from "./config.ts";
 
@@ -83,7 +82,7 @@ export class Containers {
   }
 
   write(container: ContainerJson): void {
-    this.#write(`${this.directory(container.id)}/container.json`, JSON.stringify(container, undefined, 2));
+    replaceFile(`${this.directory(container.id)}/container.json`, JSON.stringify(container, undefined, 2));
   }
 
   read(id: string): ContainerJson | undefined {
@@ -110,7 +109,7 @@ export class Containers {
   /** The exit record of a container whose monitor could not write one. */
   writeExit(id: string, status: number): void {
     const record: ExitRecord = { version: 1, pid: 0, status, signal: 0, finishedAt: new Date().toISOString() };
-    this.#write(`${this.directory(id)}/exit.json`, JSON.stringify(record));
+    replaceFile(`${this.directory(id)}/exit.json`, JSON.stringify(record));
   }
 
   /** From here on a container has run: whatever becomes of it, it is not thrown away as half made. */
@@ -201,10 +200,5 @@ export class Containers {
     } catch {
       return; // nobody is called that
     }
-  }
-
-  #write(path: string, text: string): void {
-    writeFileSync(`${path}.new`, text, { mode: 0o600 });
-    renameSync(`${path}.new`, path);
   }
 }

@@ -1,4 +1,4 @@
-import { fstatSync, readFileSync } from "node:fs";
+import { fstatSync, readFileSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { call, tryCall } from "./syscall.ts";
 
 /** The kernel's current directory marker for *at calls. */
@@ -138,4 +138,21 @@ export function lockHolder(fd: number): string {
   } catch {
     return `process ${pid}`;
   }
+}
+
+/** RENAME_EXCHANGE of linux/fs.h. */
+const EXCHANGE = 2;
+
+/**
+ * Writes a file of a directory that is ours alone: at any moment there is the old one or the new one, for readers without
+ * a lock, and after we are killed. After a loss of power it may be empty.
+ * @throws Node's errors
+ */
+export function replaceFile(path: string, text: string): void {
+  const fresh = `${path}.new`;
+  writeFileSync(fresh, text, { mode: 0o600 });
+  // What is renamed over a file, ext4 sends to the disk at once (auto_da_alloc), and whoever replaces or removes it next
+  // waits for the disk. What changes places with the old one is not, and neither is the old one.
+  if (tryCall("renameat2", AT_FDCWD, fresh, AT_FDCWD, path, EXCHANGE) === 0) unlinkSync(fresh);
+  else renameSync(fresh, path);
 }

@@ -1,7 +1,7 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { ContainerError } from "../error.ts";
-import { close, lock, O, open, sealedFile } from "../kernel/file.ts";
+import { close, lock, O, open, replaceFile, sealedFile } from "../kernel/file.ts";
 import { bootId, openProcess, reap, spawn } from "../kernel/process.ts";
 import { socketIn } from "../kernel/socket.ts";
 import { call } from "../kernel/syscall.ts";
@@ -200,7 +200,9 @@ function pathOf(data: string): string {
 /** undefined before the first container */
 function readState(data: string): BridgeState | undefined {
   const path = pathOf(data);
-  return existsSync(path) ? parseState(readFileSync(path, "utf8")) : undefined;
+  const text = existsSync(path) ? readFileSync(path, "utf8") : "";
+  // empty after a loss of power, which has ended the network as well
+  return text === "" ? undefined : parseState(text);
 }
 
 function locked<T>(
@@ -210,10 +212,7 @@ function locked<T>(
   const path = pathOf(data);
   const directory = dirname(path);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const save = (state: BridgeState) => {
-    writeFileSync(`${path}.new`, formatState(state), { mode: 0o600 });
-    renameSync(`${path}.new`, path);
-  };
+  const save = (state: BridgeState) => replaceFile(path, formatState(state));
   const held = open(directory, O.RDONLY | O.DIRECTORY);
   try {
     lock(held, true);

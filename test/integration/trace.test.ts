@@ -244,7 +244,7 @@ describe.each(Object.entries(BUILDS))("with the %s build", (_, command) => {
       const silent = traced
         .filter(({ side, calls }) => side === "host" && calls.length === 0)
         .map(({ step }) => step.name);
-      expect(silent).toEqual(way === "exec" ? [] : ["recordCreated"]); // a file of ours, not the container's
+      expect(silent).toEqual([]);
     });
 
     test("every step was carried out", () => {
