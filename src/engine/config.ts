@@ -39,6 +39,8 @@ export interface ContainerConfig {
   User: string;
   Tty: boolean;
   OpenStdin: boolean;
+  /** Whether the input ends with that of whoever is attached; that of a detached container stays open. */
+  StdinOnce?: boolean;
   Env: string[];
   Entrypoint: string[];
   Cmd: string[];

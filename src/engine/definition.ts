@@ -274,6 +274,11 @@ function networkFiles(
   ];
 }
 
+/** "NAME=value" each: every name once, with its last value. */
+export function mergeEnvironment(entries: readonly string[]): string[] {
+  return [...new Map(entries.map((entry) => [entry.split("=")[0], entry])).values()];
+}
+
 /** Whatever the order of the flags, none covers another that is to be beneath it. */
 function outermostFirst(mounts: readonly Mount[]): Mount[] {
   const depth = ({ destination }: Mount) => normalPath(destination).split("/").length;

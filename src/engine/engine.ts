@@ -34,7 +34,7 @@ import type { Process } from "../spec/spec.ts";
 import { DRIVERS } from "../storage/storage.ts";
 import type { ContainerJson } from "./config.ts";
 import { Containers, type ExitRecord } from "./containers.ts";
-import { definitionOf, readSeccompProfile } from "./definition.ts";
+import { definitionOf, mergeEnvironment, readSeccompProfile } from "./definition.ts";
 import { Attachment, Monitor } from "./monitor.ts";
 import { bindPorts } from "./ports.ts";
 import { makeVolumes, mountOf, removeAnonymousVolumes, startsAsCopy } from "./volumes.ts";
@@ -227,10 +227,7 @@ export class Engine {
       ...own,
       args,
       terminal: tty,
-      env: [
-        ...(own.env ?? []).filter((entry) => !env.some((other) => other.split("=")[0] === entry.split("=")[0])),
-        ...env,
-      ],
+      env: mergeEnvironment([...(tty ? ["TERM=xterm"] : []), ...(own.env ?? []), ...env]),
       cwd: cwd ?? own.cwd,
       ...(identity === undefined
         ? {}

@@ -188,6 +188,37 @@ describe("exec", () => {
   });
 });
 
+test("exec -t says which terminal it is, as run -t does, unless the container or the caller says another", () => {
+  const term = (flags: string[], ...more: string[]) => {
+    const id = detached(flags);
+    const { env } = lastLine(machine.succeeds(["exec", ...more, id, "/bin/probe"]));
+    machine.succeeds(["rm", "-f", id]);
+    return env.filter((entry) => entry.startsWith("TERM="));
+  };
+  expect(term([])).toEqual([]);
+  expect(term([], "-t")).toEqual(["TERM=xterm"]);
+  expect(term(["-e", "TERM=linux"], "-t")).toEqual(["TERM=linux"]);
+  expect(term(["-e", "TERM=linux"], "-t", "-e", "TERM=vt100")).toEqual(["TERM=vt100"]);
+});
+
+test("an empty working directory is none that was given", () => {
+  const id = detached(["-w", "", "-w", "/tmp"]);
+  expect(machine.succeeds(["exec", "-w", "", id, "pwd"])).toBe("/tmp");
+  machine.succeeds(["rm", "-f", id]);
+  expect(machine.seen(["-w", ""]).cwd).toBe("/");
+});
+
+test("a switch can be given with what it is to be", () => {
+  const id = detached(["--read-only=true", "--rm=true", "--rm=false", "--privileged=false"]);
+  const { HostConfig } = machine.inspect(id);
+  expect(HostConfig).toMatchObject({ ReadonlyRootfs: true, AutoRemove: false, Privileged: false });
+  expect(machine.succeeds(["ps", "--all=true", "--quiet=true", "--no-trunc=true"])).toBe(id);
+  expectFailure(machine.caisson(["ps", "--all=perhaps"]), /unknown option '--all=perhaps'/);
+  // behind the image it is the command's
+  expect(machine.succeeds(["run", ...QUIET, IMAGE, "echo", "--rm=true"])).toBe("--rm=true");
+  machine.succeeds(["rm", "--force=true", id]);
+});
+
 describe("several containers", () => {
   test("are served even if one of them cannot be", () => {
     const [one, other] = [detached(["--name", "one"]), detached(["--name", "other"])];

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { alive, until } from "../support/bundle.ts";
-import { Machine } from "../support/engine.ts";
+import { expectFailure, Machine } from "../support/engine.ts";
 
 let machine: Machine;
 const RUN = ["run", "--rm", "--network", "none"];
@@ -122,6 +122,33 @@ test("-i with a pipe: a megabyte goes through cat as it is, and the end of the i
   expect(
     machine.caisson([...RUN, "-i", IMAGE, "sh", "-c", "cat >&2; exit 5"], { input: "to the error stream" }),
   ).toMatchObject({ status: 5, stdout: "", stderr: "to the error stream" });
+});
+
+test("-it with an input that is no terminal is refused, whose end the container would wait for", () => {
+  const refused = (words: string[]) =>
+    expectFailure(machine.caisson(words, { input: "typed\n" }), /the input device is not a TTY: leave -t out/);
+  refused([...RUN, "-it", IMAGE, "cat"]);
+  const id = machine.succeeds(["run", "-d", "-it", "--network", "none", IMAGE, "sh"]);
+  refused(["exec", "-it", id, "cat"]);
+  refused(["attach", id]);
+  expect(machine.succeeds(["exec", "-t", id, "tty"])).toMatch(/^\/dev\/pts\/\d+$/);
+  machine.succeeds(["rm", "-f", id]);
+});
+
+test("the input of a detached container stays open when somebody who wrote to it leaves", async () => {
+  const echo = "while read line; do echo got $line; done; echo ended";
+  const id = machine.succeeds(["run", "-d", "-i", "--network", "none", IMAGE, "sh", "-c", echo]);
+  for (const word of ["one", "two"]) {
+    const client = machine.start(["attach", id], { stdio: ["pipe", "pipe", "inherit"] });
+    client.stdin?.end(`${word}\n`);
+    const [heard] = client.stdout === null ? [] : await once(client.stdout, "data");
+    expect(String(heard)).toBe(`got ${word}\n`);
+    client.kill("SIGKILL");
+    await once(client, "close");
+  }
+  expect(alive(machine.inspect(id).State.Pid)).toBe(true);
+  expect(machine.succeeds(["logs", id])).toBe("got one\ngot two");
+  machine.succeeds(["rm", "-f", id]);
 });
 
 test("without -i the input is empty, whatever ours is", () => {

@@ -1,4 +1,4 @@
-import { attend } from "./client.ts";
+import { attend, checkInput } from "./client.ts";
 import type { Define } from "./engine.ts";
 
 export const defineAttach: Define = (program, { engine, exit }) => {
@@ -10,6 +10,8 @@ export const defineAttach: Define = (program, { engine, exit }) => {
     .argument("<container>")
     .action((name: string) => {
       const container = engine().containers.find(name);
-      exit(attend(engine().attach(container, { output: true, input: container.config.OpenStdin }), container));
+      const { Tty: tty, OpenStdin: input } = container.config;
+      checkInput(tty && input);
+      exit(attend(engine().attach(container, { output: true, input }), container));
     });
 };

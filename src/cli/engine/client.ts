@@ -1,5 +1,6 @@
 import type { ContainerJson } from "../../engine/config.ts";
 import type { Attachment } from "../../engine/monitor.ts";
+import { ContainerError } from "../../error.ts";
 import { catchSignals, POLLOUT, wait } from "../../kernel/process.ts";
 import { tryCall } from "../../kernel/syscall.ts";
 import { isTerminal, makeRaw, terminalSize } from "../../kernel/terminal.ts";
@@ -15,13 +16,22 @@ const KEPT = new Set([4, 8, 9, 11, 13, 17, 18, 19, 20, 21, 22]);
 /** Ctrl-P Ctrl-Q leaves the container running. */
 const DETACH = [16, 17];
 
+/** @throws ContainerError where our terminal is to be the container's and our input is none: its end would not come to an end inside */
+export function checkInput(terminal: boolean): void {
+  if (terminal && !isTerminal(0))
+    throw new ContainerError({
+      message: "the input device is not a TTY: leave -t out to pass on what is no terminal",
+      code: "ERR_USAGE",
+    });
+}
+
 /**
  * Stays with a container: its output to our streams, our input and signals to it.
  * @returns its exit status, 0 when it was left running, or UNREAD when nobody reads its output here any more
  */
 export function attend(
   attachment: Attachment,
-  { name, config: { Tty: tty, OpenStdin: input } }: ContainerJson,
+  { name, config: { Tty: tty, OpenStdin: input, StdinOnce: once } }: ContainerJson,
 ): number {
   const signals = catchSignals(Object.values(SIGNALS).filter((number) => !KEPT.has(number)));
   const restore = tty && input && isTerminal(0) ? makeRaw(0) : () => undefined;
@@ -39,7 +49,7 @@ export function attend(
         const length = tryCall("read", 0, bytes, bytes.length);
         if (length <= 0) {
           open = false;
-          attachment.endInput();
+          if (once) attachment.endInput();
         } else if (keys.leaves(bytes.subarray(0, length))) {
           return 0;
         } else {

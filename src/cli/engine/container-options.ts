@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { cpus, hostname as machineName } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
 import type { ContainerJson } from "../../engine/config.ts";
+import { mergeEnvironment } from "../../engine/definition.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { chooseMounts } from "../../engine/volumes.ts";
 import { ContainerError } from "../../error.ts";
@@ -10,7 +11,7 @@ import { ImageStore, type ResolvedImage } from "../../image/store.ts";
 import { parseSignal } from "../../linux/signals.ts";
 import { readBundle } from "../../spec/bundle.ts";
 import { chooseDriver } from "../../storage/storage.ts";
-import { givenEnvironment, mergeEnvironment } from "./environment.ts";
+import { givenEnvironment } from "./environment.ts";
 
 /** Flags that say what the container is: those of run and explain. */
 export interface ContainerOptions {
@@ -41,6 +42,8 @@ export interface ContainerOptions {
   stopSignal?: string;
   label: string[];
   bundle?: string;
+  /** Of run alone. */
+  detach?: boolean;
 }
 
 const collect = (value: string, before: string[]) => [...before, value];
@@ -241,8 +244,8 @@ function describe(engine: Engine, options: ContainerOptions, defaults: Defaults)
       code: "ERR_USAGE",
     });
   const tmpfs = options.tmpfs.map((text) => splitPair(text, ":"));
-  for (const path of [options.workdir, ...tmpfs.map(([destination]) => destination)])
-    if (path?.startsWith("/") === false)
+  for (const path of [options.workdir || undefined, ...tmpfs.map(([destination]) => destination)])
+    if (path !== undefined && !path.startsWith("/"))
       throw new ContainerError({
         message: `cannot use directory ${path}: it must be an absolute path`,
         code: "ERR_USAGE",
@@ -262,10 +265,11 @@ function describe(engine: Engine, options: ContainerOptions, defaults: Defaults)
       User: options.user ?? defaults.user,
       Tty: options.tty ?? false,
       OpenStdin: options.interactive ?? false,
+      StdinOnce: options.interactive === true && options.detach !== true,
       Env: [],
       Entrypoint: defaults.entrypoint,
       Cmd: defaults.cmd,
-      WorkingDir: options.workdir ?? defaults.cwd,
+      WorkingDir: options.workdir || defaults.cwd,
       StopSignal: options.stopSignal ?? defaults.stop,
       Labels: Object.fromEntries(options.label.map((label) => splitPair(label))),
     },

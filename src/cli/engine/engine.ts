@@ -1,4 +1,4 @@
-import { Command, CommanderError, Help, type Option } from "commander";
+import { Command, CommanderError, Help, Option } from "commander";
 import { Engine } from "../../engine/engine.ts";
 import { sayError } from "../print.ts";
 import { inWords, OURS, statusOf } from "./failure.ts";
@@ -41,6 +41,18 @@ function optionDescription(option: Option): string {
   return Array.isArray(option.defaultValue) ? option.description : Help.prototype.optionDescription(option);
 }
 
+/** Docker's switches can be given with what they are to be: --rm=true. */
+function acceptValues(command: Command): void {
+  for (const option of command.options.filter(({ required, optional }) => !required && !optional))
+    for (const value of [true, false]) {
+      const spelled = new Option(`${option.long}=${value}`).hideHelp();
+      command.addOption(spelled);
+      command.on(`option:${spelled.name()}`, () => {
+        command.setOptionValue(option.attributeName(), option.negate ? !value : value);
+      });
+    }
+}
+
 /** Flags before the command that take the next word with them. */
 const WITH_VALUE: ReadonlySet<string> = new Set(["--data", "--root"]);
 
@@ -70,6 +82,7 @@ export async function runEngine(words: readonly string[]): Promise<number> {
     const alone = wanted !== undefined && wanted !== "__complete" && Object.hasOwn(COMMANDS, wanted);
     const loaders = alone ? [COMMANDS[wanted]] : Object.values(COMMANDS);
     for (const load of loaders) (await load?.())?.(program, context);
+    for (const command of program.commands) acceptValues(command);
     await program.parseAsync(words, { from: "user" });
     return status;
   } catch (error) {

@@ -47,8 +47,3 @@ function readEnvironmentFile(path: string): string[] {
     return [entry];
   });
 }
-
-/** Each name once, with its last value. */
-export function mergeEnvironment(entries: readonly string[]): string[] {
-  return [...new Map(entries.map((entry) => [entry.split("=")[0], entry])).values()];
-}

@@ -3,8 +3,9 @@ import { ContainerError } from "../../error.ts";
 import { Signals } from "../../execute/signals.ts";
 import { withoutStreams } from "../../kernel/file.ts";
 import { print } from "../print.ts";
+import { checkInput } from "./client.ts";
 import type { Define } from "./engine.ts";
-import { givenEnvironment, mergeEnvironment } from "./environment.ts";
+import { givenEnvironment } from "./environment.ts";
 import { watch } from "./watch.ts";
 
 const collect = (value: string, before: string[]) => [...before, value];
@@ -37,13 +38,15 @@ export const defineExec: Define = (program, { engine, exit }) => {
     .passThroughOptions()
     .action(async (name: string, args: string[], options: Options) => {
       const container = engine().containers.find(name);
-      const { detach = false, interactive = false, workdir: cwd, user, tty = false } = options;
+      const { detach = false, interactive = false, user, tty = false } = options;
+      const cwd = options.workdir === "" ? undefined : options.workdir;
       if (cwd?.startsWith("/") === false)
         throw new ContainerError({
           message: `cannot use directory ${cwd}: it must be an absolute path`,
           code: "ERR_USAGE",
         });
-      const env = mergeEnvironment(givenEnvironment(options));
+      if (!detach) checkInput(tty && interactive);
+      const env = givenEnvironment(options);
       const signals = new Signals();
       let master: number | undefined;
       const watched = await watch(engine().places, options.trace);

@@ -1,5 +1,5 @@
 import { print } from "../print.ts";
-import { attend } from "./client.ts";
+import { attend, checkInput } from "./client.ts";
 import { addContainerOptions, type ContainerOptions, describeContainer } from "./container-options.ts";
 import type { Define } from "./engine.ts";
 import { watch } from "./watch.ts";
@@ -13,27 +13,23 @@ export const defineRun: Define = (program, { engine, exit }) => {
     .argument("[command...]", "what to run instead of the image's command")
     .passThroughOptions()
     .helpOption("--help", "show help")
-    .action(
-      async (
-        image: string | undefined,
-        command: string[],
-        options: ContainerOptions & { detach?: boolean; trace?: boolean },
-      ) => {
-        const words = image === undefined ? [] : [image, ...command];
-        const container = await describeContainer(engine(), options, words);
-        const watched = await watch(engine().places, options.trace);
-        const attachment = engine().run(container, {
-          ...(options.detach === true ? {} : { attach: { input: container.config.OpenStdin, foreground: true } }),
-          ...(watched && { watch: watched.look }),
-        });
-        watched?.show();
-        await watched?.send();
-        if (attachment === undefined) return print(container.id);
-        exit(attend(attachment, container));
-        // whoever runs next may want the port
-        if (container.hostConfig.PortBindings.length > 0 && engine().exit(container) !== undefined)
-          engine().freePorts(container, attachment);
-        attachment.close();
-      },
-    );
+    .action(async (image: string | undefined, command: string[], options: ContainerOptions & { trace?: boolean }) => {
+      const words = image === undefined ? [] : [image, ...command];
+      const container = await describeContainer(engine(), options, words);
+      const { Tty: tty, OpenStdin: input } = container.config;
+      if (options.detach !== true) checkInput(tty && input);
+      const watched = await watch(engine().places, options.trace);
+      const attachment = engine().run(container, {
+        ...(options.detach === true ? {} : { attach: { input, foreground: true } }),
+        ...(watched && { watch: watched.look }),
+      });
+      watched?.show();
+      await watched?.send();
+      if (attachment === undefined) return print(container.id);
+      exit(attend(attachment, container));
+      // whoever runs next may want the port
+      if (container.hostConfig.PortBindings.length > 0 && engine().exit(container) !== undefined)
+        engine().freePorts(container, attachment);
+      attachment.close();
+    });
 };
