@@ -153,9 +153,9 @@ export class Containers {
       .sort((one, other) => other.created.localeCompare(one.created));
   }
 
-  /** By name, id, or the beginning of an id that fits only one. @throws ContainerError ENOENT */
+  /** By name, also as inspect has it ("/name"), id, or the beginning of an id that fits only one. @throws ContainerError ENOENT */
   find(word: string): ContainerJson {
-    const named = this.#named(word);
+    const named = this.#named(word.replace(/^\//, ""));
     const ids =
       named === undefined ? this.ids().filter((id) => /^[0-9a-f]+$/.test(word) && id.startsWith(word)) : [named];
     const [id] = ids;

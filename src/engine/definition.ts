@@ -187,7 +187,8 @@ function capabilitiesOf({ CapAdd, CapDrop, Privileged }: HostConfig, permitted: 
   const drop = new Set(CapDrop.map(capabilityName));
   const base: readonly string[] =
     Privileged || add.includes("ALL") ? permitted : (engineTemplate().process?.capabilities?.bounding ?? []);
-  const start = drop.has("ALL") ? [] : base.filter((name) => !drop.has(name));
+  // to add all is to say which are dropped by name
+  const start = drop.has("ALL") && !add.includes("ALL") ? [] : base.filter((name) => !drop.has(name));
   return [...new Set([...start, ...add.filter((name) => name !== "ALL")])];
 }
 

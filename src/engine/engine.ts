@@ -24,7 +24,7 @@ import {
   reserveEndpoint,
   withdrawPorts,
 } from "../network/connection.ts";
-import { parsePublish } from "../network/ports.ts";
+import { type PortBinding, parsePublish } from "../network/ports.ts";
 import { resolvConf } from "../network/resolv.ts";
 import { compile } from "../plan/compile.ts";
 import type { Definition, Stepping } from "../plan/definition.ts";
@@ -321,7 +321,7 @@ export class Engine {
     if (oci === undefined) return;
     if (!force)
       throw new ContainerError({
-        message: `container ${container.name} is running: stop it, or remove it by force`,
+        message: `container ${container.name} is running: stop it, or remove it with rm -f`,
         code: "ERR_STATUS",
       });
     const attachment = this.tryAttach(container, {});
@@ -428,11 +428,17 @@ export class Engine {
 
   #bindPorts({ hostConfig }: ContainerJson): ReturnType<typeof bindPorts> {
     const wanted = hostConfig.PortBindings.flatMap(parsePublish);
+    const publisher = ({ hostPort, protocol }: PortBinding) =>
+      this.containers
+        .list()
+        .find((other) =>
+          this.endpoint(other)?.ports.some((port) => port.hostPort === hostPort && port.protocol === protocol),
+        )?.name;
     try {
-      return bindPorts(wanted);
+      return bindPorts(wanted, publisher);
     } catch (error) {
       if (!(error instanceof ContainerError && error.code === "EADDRINUSE" && this.awaitEndings())) throw error;
-      return bindPorts(wanted);
+      return bindPorts(wanted, publisher);
     }
   }
 

@@ -10,15 +10,22 @@ const EADDRNOTAVAIL = -99;
 const CLOEXEC = 0o2000000;
 const PROTOCOLS = { tcp: [1, 6], udp: [2, 17], sctp: [1, 132] } as const;
 
+/** The name of the container that publishes a port of the host; undefined when none of ours does. */
+export type Publisher = (port: PortBinding) => string | undefined;
+
 /**
  * Binds each published port, before any rule exists and until the container ends: no other program can then answer on
  * it, and a port in use is found at once. A host port of 0, or a range, gets the first that is free.
+ * @param publisher which container of ours has a port, if one has
  * @throws ContainerError EADDRINUSE
  */
-export function bindPorts(wanted: readonly PortBinding[]): { binding: PortBinding; socket: number }[] {
+export function bindPorts(
+  wanted: readonly PortBinding[],
+  publisher: Publisher,
+): { binding: PortBinding; socket: number }[] {
   const bound: { binding: PortBinding; socket: number }[] = [];
   try {
-    for (const binding of wanted) bound.push(bindPort(binding));
+    for (const binding of wanted) bound.push(bindPort(binding, publisher));
     return bound;
   } catch (error) {
     for (const { socket } of bound) close(socket);
@@ -26,7 +33,7 @@ export function bindPorts(wanted: readonly PortBinding[]): { binding: PortBindin
   }
 }
 
-function bindPort(wanted: PortBinding): { binding: PortBinding; socket: number } {
+function bindPort(wanted: PortBinding, publisher: Publisher): { binding: PortBinding; socket: number } {
   const [type, protocol] = PROTOCOLS[wanted.protocol];
   const { lastHostPort = wanted.hostPort, ...rest } = wanted;
   for (let port = wanted.hostPort; port <= lastHostPort; port++) {
@@ -50,7 +57,8 @@ function bindPort(wanted: PortBinding): { binding: PortBinding; socket: number }
       });
     if (result !== EADDRINUSE) throw kernelError("bind", -result, formatPort(wanted));
   }
-  const [holder] = portHolders(wanted.hostPort);
+  const container = publisher(wanted);
+  const [holder] = container === undefined ? portHolders(wanted.hostPort) : [`container ${container}`];
   throw new ContainerError({
     message: `cannot publish ${formatPort(wanted)}: the port is in use`,
     code: "EADDRINUSE",

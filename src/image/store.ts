@@ -109,8 +109,7 @@ export class ImageStore {
   resolve(nameOrId: string): ResolvedImage {
     const descriptor = this.#layout.find(nameOrId)[0];
     const image = descriptor && this.#layout.image(descriptor);
-    if (descriptor === undefined || image === undefined)
-      throw new ContainerError({ message: `cannot find image ${nameOrId}`, code: "ERR_NO_IMAGE" });
+    if (descriptor === undefined || image === undefined) throw noImage(nameOrId);
     const ids = chainIds(image.config.diffIds);
     const layerDirectories = ids.map((id) => this.layerDirectory(id)).reverse();
     for (const directory of layerDirectories)
@@ -141,8 +140,7 @@ export class ImageStore {
   remove(nameOrId: string, keepLayers: ReadonlySet<string> = new Set()): { names: string[]; ids: string[] } {
     return this.#locked(() => {
       const found = this.#layout.find(nameOrId);
-      if (found.length === 0)
-        throw new ContainerError({ message: `cannot find image ${nameOrId}`, code: "ERR_NO_IMAGE" });
+      if (found.length === 0) throw noImage(nameOrId);
       const before = this.#layout.read();
       const after = before.filter((entry) => !found.some((other) => sameEntry(entry, other)));
       const idsOf = (entries: Descriptor[]) =>
@@ -285,4 +283,12 @@ function removeOthers(directory: string, kept: ReadonlySet<string>): void {
   const fd = openSync(directory, "r");
   for (const name of listNames(fd)) if (!kept.has(name.toString())) removeTree(fd, name);
   closeSync(fd);
+}
+
+function noImage(nameOrId: string): ContainerError {
+  return new ContainerError({
+    message: `cannot find image ${nameOrId}`,
+    code: "ERR_NO_IMAGE",
+    hint: "load it from an archive, which docker save writes, with caisson load; caisson images says what there is",
+  });
 }

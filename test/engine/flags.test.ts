@@ -171,7 +171,8 @@ describe("--security-opt", () => {
 
 test("processors that this machine has not are refused before anything is made", () => {
   expectFailure(run(["--cpuset-cpus", "7777"]), /processors of this machine are 0/);
-  for (const list of ["x", "1-", "", "0,,1", "1-0-2"]) expectFailure(run(["--cpuset-cpus", list]), /must be a list/);
+  for (const list of ["x", "1-", "", "0,,1", "1-0-2", "1-0"])
+    expectFailure(run(["--cpuset-cpus", list]), /must be a list/);
   expect(machine.seen(["--cpuset-cpus", "0"]).affinity).toEqual([0]);
 });
 
@@ -199,6 +200,13 @@ test("exec -t says which terminal it is, as run -t does, unless the container or
   expect(term([], "-t")).toEqual(["TERM=xterm"]);
   expect(term(["-e", "TERM=linux"], "-t")).toEqual(["TERM=linux"]);
   expect(term(["-e", "TERM=linux"], "-t", "-e", "TERM=vt100")).toEqual(["TERM=vt100"]);
+});
+
+test("a limit of nothing is none, and units of memory can be written out", () => {
+  const id = detached(["--memory", "64MiB", "--cpus", "0"]);
+  const limit = (flag: string) => machine.succeeds(["inspect", "-f", `{{.HostConfig.${flag}}}`, id]);
+  expect([limit("Memory"), limit("NanoCpus")]).toEqual([String(64 << 20), "0"]);
+  machine.succeeds(["rm", "-f", id]);
 });
 
 test("an empty working directory is none that was given", () => {
@@ -231,6 +239,16 @@ describe("several containers", () => {
     expect(machine.caisson(["wait", "one", "nobody", other])).toMatchObject({ status: 125, stdout: "137\n137\n" });
     expect(machine.caisson(["stop", "nobody", one])).toMatchObject({ status: 125, stdout: `${one}\n` });
     expect(machine.caisson(["rm", "nobody", "one", "other"])).toMatchObject({ status: 125, stdout: "one\nother\n" });
+  });
+
+  test("are removed by force whether they are there or not", () => {
+    const id = detached([]);
+    const { status, stdout, stderr } = machine.caisson(["rm", "-f", "nobody", id]);
+    expect({ status, stdout, stderr }).toEqual({
+      status: 0,
+      stdout: `${id}\n`,
+      stderr: "there is no container nobody\n",
+    });
   });
 
   test("that remove themselves are waited for all the same", () => {

@@ -254,7 +254,7 @@ test("a name is one container's until that is removed, and --rm leaves nothing",
 
 test("what is called is found by name, id or the id's beginning; what is not there is said", () => {
   const id = machine.succeeds([...DETACHED, "--name", "abc", IMAGE, "/bin/probe", "--sleep", "60"]);
-  for (const word of ["abc", id, id.slice(0, 5)]) expect(machine.inspect(word).Id).toBe(id);
+  for (const word of ["abc", "/abc", id, id.slice(0, 5)]) expect(machine.inspect(word).Id).toBe(id);
   for (const verb of ["stop", "wait", "logs", "rm", "attach", "trace", "inspect"])
     expectFailure(machine.caisson([verb, "nobody"]), /there is no container nobody/);
   machine.succeeds(["rm", "-f", "abc"]);
@@ -337,7 +337,7 @@ describe("rm waits for whoever is at work on a container", () => {
     expect(text()).toMatch(/^waiting for process \d+ \((caisson|node)\), which is at work on container slow$/m);
     if (left === undefined) expect(machine.caisson(["inspect", "slow"]).status).toBe(125);
     else {
-      expect(text()).toContain("container slow is running: stop it, or remove it by force");
+      expect(text()).toContain("container slow is running: stop it, or remove it with rm -f");
       expect(machine.inspect("slow").State.Status).toBe(left);
       machine.succeeds(["rm", "-f", "slow"]);
     }

@@ -35,6 +35,8 @@ test("ps and inspect say in docker's words what the kernel knows of containers, 
   expect(named("-n", "5")).toBe("other\nweb");
   for (const [filter, names] of [
     ["name=we", "web"],
+    ["name=^we$", ""],
+    ["name=^/?web$", "web"],
     [`id=${web.slice(0, 5)}`, "web"],
     ["label=tier", "web"],
     ["label=tier=back", ""],
@@ -46,6 +48,7 @@ test("ps and inspect say in docker's words what the kernel knows of containers, 
   ] as const)
     expect([filter, named("-f", filter)]).toEqual([filter, names]);
   expectFailure(machine.caisson(["ps", "--filter", "colour=red"]), /it must be one of id, name/);
+  expectFailure(machine.caisson(["ps", "--filter", "name=("]), /no regular expression/);
   expectFailure(machine.caisson(["ps", "--format", "{{.Nope}}"]), /no field Nope/);
 
   const { Pid } = machine.inspect("web").State;

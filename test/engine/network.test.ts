@@ -162,7 +162,7 @@ test("a published port is the container's while it lives: nobody else can bind i
   const during = host.snapshot();
   expectFailure(
     machine.caisson(["run", "--rm", "--name", "second", "-p", "7777:80", "-p", "8080:81", IMAGE, "/bin/true"]),
-    /8080.*port is in use/,
+    /8080.*port is in use[\s\S]*hint +stop container first, which listens there/,
   );
   expect(machine.containers()).toHaveLength(1);
   expect(host.snapshot()).toBe(during);

@@ -368,7 +368,7 @@ describe("limits", () => {
       machine.caisson(["run", "--rm", "--network", "none", ...flags, VARIANT, "/bin/true"]);
     expectFailure(run("--memory", "many"), /--memory/);
     expectFailure(run("--memory", "1"), /--memory.*6m/);
-    expectFailure(run("--cpus", "0"), /--cpus/);
+    expectFailure(run("--cpus", "0.001"), /--cpus/);
     expectFailure(run("--cpus", String(cpus().length + 1)), /--cpus/);
     expectFailure(run("--pids-limit", "x"), /--pids-limit/);
     expectFailure(run("--cpuset-cpus", "99"), /cpuset/);
@@ -441,6 +441,9 @@ describe("privileges", () => {
     expect([all(few), few.capabilities.effective]).toEqual([CHOWN, "0000000000000001"]);
     expect(all(machine.seen(["--cap-add", "ALL"]))).toBe(
       BigInt(`0x${/^CapPrm:\t(\w+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1]}`),
+    );
+    expect(all(machine.seen(["--cap-drop", "ALL", "--cap-add", "ALL", "--cap-drop", "CHOWN"]))).toBe(
+      all(machine.seen(["--cap-add", "ALL"])) & ~CHOWN,
     );
     expectFailure(machine.caisson(["run", "--rm", "--cap-add", "FLY", VARIANT, "/bin/true"]), /no capability FLY/);
   });
@@ -621,7 +624,7 @@ describe("exit statuses", () => {
 
   test("125 is ours, for what cannot be made, and nothing is left of it", () => {
     const run = (...words: string[]) => machine.caisson(["run", "--rm", ...words]);
-    expectFailure(run("caisson/nowhere"), /cannot find image caisson\/nowhere/);
+    expectFailure(run("caisson/nowhere"), /cannot find image caisson\/nowhere\n.*hint.*caisson load/);
     expectFailure(run("Not/A reference"), /image|reference/i);
     expectFailure(run(VARIANT), /has no command/);
     expectFailure(run("caisson/variants:unknown-user"), /unable to find user nobody-knows/);

@@ -87,7 +87,7 @@ export function addContainerOptions(command: Command): Command {
 
 /** "64m" and its like, as Docker reads them: powers of 1024. */
 function parseBytes(text: string): number {
-  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)([bkmgt]?)b?$/i.exec(text) ?? [];
+  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)([bkmgt]?)i?b?$/i.exec(text) ?? [];
   if (number === undefined) throw new InvalidArgumentError("it must be a number with b, k, m or g.");
   return Math.floor(Number(number) * 1024 ** Math.max("bkmgt".indexOf(unit.toLowerCase()), 0));
 }
@@ -103,14 +103,16 @@ function parseMemory(text: string): number {
 
 function parseCpus(text: string): number {
   const number = Number(text);
-  if (!(number >= 0.01) || number > cpus().length)
+  if ((number !== 0 && !(number >= 0.01)) || number > cpus().length)
     throw new InvalidArgumentError(`it must be from 0.01 to ${cpus().length}, the processors of this machine.`);
   return number;
 }
 
 /** Docker's check, in the place of the kernel's ERANGE. */
 function parseCpuset(text: string): string {
-  if (!/^\d+(-\d+)?(,\d+(-\d+)?)*$/.test(text)) throw new InvalidArgumentError("it must be a list such as 0,2-3.");
+  const ranges = [...text.matchAll(/(\d+)-(\d+)/g)];
+  if (!/^\d+(-\d+)?(,\d+(-\d+)?)*$/.test(text) || ranges.some(([, first, last]) => Number(first) > Number(last)))
+    throw new InvalidArgumentError("it must be a list such as 0,2-3.");
   const online = readFileSync("/sys/devices/system/cpu/online", "utf8").trim();
   const there = listedCpus(online);
   if ([...listedCpus(text)].every((cpu) => there.has(cpu))) return text;

@@ -20,7 +20,11 @@ export function inWords(error: unknown): unknown {
   };
   const reason = reasons[code];
   if (reason === undefined) return error;
-  return new ContainerError({ ...error, message: `cannot run ${path}: ${reason}`, cause: error.cause });
+  return new ContainerError({
+    ...error,
+    message: `cannot run ${path === "" ? '""' : path}: ${reason}`,
+    cause: error.cause,
+  });
 }
 
 /** 126 and 127 as Docker has them: the command is there but cannot be executed; it is not there. */

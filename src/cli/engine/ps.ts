@@ -27,7 +27,7 @@ type Filter = { key: string; value: string };
 
 const FILTERS: { [key: string]: (listed: Listed, value: string) => boolean } = {
   id: ({ container }, value) => container.id.startsWith(value),
-  name: ({ container }, value) => container.name.includes(value),
+  name: ({ container }, value) => [container.name, `/${container.name}`].some((name) => new RegExp(value).test(name)),
   status: ({ status }, value) => status === value,
   exited: ({ exitStatus, status }, value) => status === "exited" && String(exitStatus) === value,
   ancestor: ({ container }, value) => [container.image, container.image.replace(/:latest$/, "")].includes(value),
@@ -45,7 +45,16 @@ function parseFilter(text: string, before: Filter[]): Filter[] {
   const [key = "", ...value] = text.split("=");
   if (!Object.hasOwn(FILTERS, key) || value.length === 0)
     throw new InvalidArgumentError(`it must be one of ${Object.keys(FILTERS).join(", ")}, = and a value.`);
+  if (key === "name" && !isPattern(value.join("="))) throw new InvalidArgumentError("it is no regular expression.");
   return [...before, { key, value: value.join("=") }];
+}
+
+function isPattern(text: string): boolean {
+  try {
+    return new RegExp(text) instanceof RegExp;
+  } catch {
+    return false;
+  }
 }
 
 /** Filters of one kind are alternatives, all kinds must hold; labels must all hold. */

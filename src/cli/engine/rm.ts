@@ -1,3 +1,6 @@
+import type { ContainerJson } from "../../engine/config.ts";
+import type { Engine } from "../../engine/engine.ts";
+import { ContainerError } from "../../error.ts";
 import { print, say } from "../print.ts";
 import { forEachName } from "./each.ts";
 import type { Define } from "./engine.ts";
@@ -22,7 +25,8 @@ export const defineRm: Define = (program, { engine, exit }) => {
       exit(
         forEachName(names, (name) => {
           const waiting = (holder: string) => say(`waiting for ${holder}, which is at work on container ${name}`);
-          const container = engine().containers.find(name);
+          const container = find(engine(), name, force);
+          if (container === undefined) return;
           engine().remove(container, { force, volumes, waiting, ...(watched && { watch: watched.look }) });
           print(name);
         }),
@@ -31,3 +35,14 @@ export const defineRm: Define = (program, { engine, exit }) => {
       await watched?.send();
     });
 };
+
+/** By force also what is not there: then that is said, and no failure. */
+function find(engine: Engine, name: string, force: boolean): ContainerJson | undefined {
+  try {
+    return engine.containers.find(name);
+  } catch (error) {
+    if (!force || !(error instanceof ContainerError && error.code === "ENOENT")) throw error;
+    say(error.message);
+    return;
+  }
+}
