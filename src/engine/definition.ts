@@ -37,7 +37,7 @@ export interface Circumstances {
 
 /** A container of the engine as a definition: its spec, its layers and its endpoint. Pure, but for a privileged container's list of the host's devices. */
 export function definitionOf(container: ContainerJson, circumstances: Circumstances): Omit<Definition, "preserved"> {
-  const { id, root, config } = container;
+  const { id, root, config, hostConfig } = container;
   if (root.kind !== "image")
     throw new ContainerError({ message: `container ${container.name} has no image`, code: "EINVAL" });
   const { directory, endpoint, user, copies } = circumstances;
@@ -45,7 +45,10 @@ export function definitionOf(container: ContainerJson, circumstances: Circumstan
     id,
     spec: specOf(container, circumstances),
     bundle: directory,
-    root: { layers: root.layers, container: directory, driver: root.driver },
+    root: {
+      ...{ layers: root.layers, container: directory, driver: root.driver },
+      ...(hostConfig.AutoRemove ? { transient: true as const } : {}),
+    },
     files: networkFiles(container, circumstances),
     ...(copies.length === 0 ? {} : { copies }),
     home: user.home,

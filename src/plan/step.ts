@@ -241,6 +241,8 @@ export interface RootArgs {
   /** Directory of the container, where the driver keeps what is written. */
   container: string;
   driver: "overlay" | "aufs" | "vfs";
+  /** What it writes is removed at its end, and need not reach the disk before. */
+  transient?: true;
 }
 
 export interface UnionArgs extends RootArgs {
@@ -289,7 +291,7 @@ openCgroup: host<{ path: string; slot: string }>(
   openRoot: host<{ path: string; propagation: number; slot: string }>(({ path }) => `clones the mount tree at ${path} as the root`, "The root travels as a descriptor; its path is never looked up again.", { fills: "slot" }),
   prepareRoot: host<RootArgs>(({ layers, driver }) => (driver === "vfs" ? `copies ${count(layers, "layer")} into a root of its own` : `makes an empty upper directory for what it writes (${driver})`), "Containers of one image share its layers; what one of them writes is its own."),
   writeFile: host<{ path: string; text: string }>(({ path, text }) => `writes ${path}: ${JSON.stringify(text.trimEnd())}`, "An image cannot know the container's name and address, nor whom to ask for other names."),
-  mountUnion: host<UnionArgs>(({ layers, driver }) => `joins ${count(layers, "layer")} under a private upper directory (${driver})`, "The layers are shared and stay untouched; the mount is detached, so the host's mount table never shows it.", { fills: "slot" }),
+  mountUnion: host<UnionArgs>(({ layers, driver, transient }) => `joins ${count(layers, "layer")} under a private upper directory (${driver}${transient === true && driver === "overlay" ? ", volatile" : ""})`, "The layers are shared and stay untouched; the mount is detached, so the host's mount table never shows it. A volatile one does not have all that is unwritten on that disk written at its end; for containers that are removed then.", { fills: "slot" }),
   openSource: host<SourceArgs>(({ path, set }) => `clones the mount tree at ${path}${(set & 1) === 1 ? ", read-only" : ""}`, "A source path belongs to the host and is looked up there, once.", { fills: "slot" }),
   idmapSource: host<{ mount: string; recursive: boolean }>(({ mount, recursive }) => `maps the ids of ${mount}${recursive ? " and the mounts below" : ""} as in the container's user namespace`, "The files' owners keep their numbers inside, though root inside is somebody else outside."),
   openNamespace: host<{ path: string; slot: string }>(({ path }) => `opens the namespace ${path}`, "A namespace is joined by descriptor.", { fills: "slot" }),

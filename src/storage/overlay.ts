@@ -18,6 +18,8 @@ export interface OverlayMount {
   container: string;
   /** Descriptor of a user namespace: ids in the layers are ids in it. */
   userns?: number;
+  /** Nothing is to be on the disk when it is unmounted: otherwise all of that disk's file system is written out then. */
+  volatile?: boolean;
   interface?: OverlayInterface;
 }
 
@@ -50,7 +52,7 @@ export function mountOverlay(mount: OverlayMount): number {
       kept(openIn(container, name, O.RDONLY | O.DIRECTORY, RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS));
     const directories = { layers, container, upper: inside("upper"), work: inside("work") };
     if (mount.userns !== undefined) giveToRoot(directories.upper, container, mount.userns);
-    return makeOverlay(directories, mount.interface);
+    return makeOverlay(directories, mount.volatile === true, mount.interface);
   } finally {
     for (const fd of descriptors) closeSync(fd);
   }
@@ -82,8 +84,8 @@ interface Directories {
   work: number;
 }
 
-function makeOverlay(directories: Directories, forced?: OverlayInterface): number {
-  if (forced === "page") return mountByPage(directories);
+function makeOverlay(directories: Directories, volatile: boolean, forced?: OverlayInterface): number {
+  if (forced === "page") return mountByPage(directories, volatile);
   const { layers, upper, work } = directories;
   const attempts: OverlayInterface[] = forced === undefined ? ["descriptors", "names"] : [forced];
   for (const attempt of attempts) {
@@ -92,6 +94,7 @@ function makeOverlay(directories: Directories, forced?: OverlayInterface): numbe
     parameters.push(["upperdir", value(upper)], ["workdir", value(work)]);
     // a container's upper directory is used again over other mounts of its layers: an index would refuse it
     parameters.push(["index", "off"]);
+    if (volatile) parameters.push(["volatile"]);
     try {
       return makeFilesystem("overlay", parameters);
     } catch (error) {
@@ -100,7 +103,7 @@ function makeOverlay(directories: Directories, forced?: OverlayInterface): numbe
       if (!isUnknown || forced !== undefined) throw error;
     }
   }
-  return mountByPage(directories);
+  return mountByPage(directories, volatile);
 }
 
 /**
@@ -108,9 +111,9 @@ function makeOverlay(directories: Directories, forced?: OverlayInterface): numbe
  * /proc/self/fd. The mount is on the host, on the work directory, for the moment until its clone is made.
  * (A stack of smaller overlays is no way out: whiteouts do not show through an overlay.)
  */
-function mountByPage({ layers, container, upper, work }: Directories): number {
+function mountByPage({ layers, container, upper, work }: Directories, volatile: boolean): number {
   const MNT_DETACH = 2;
-  const options = `lowerdir=${layers.join(":")},upperdir=${upper},workdir=${work},index=off`;
+  const options = `lowerdir=${layers.join(":")},upperdir=${upper},workdir=${work},index=off${volatile ? ",volatile" : ""}`;
   if (options.length > 4095)
     throw new ContainerError({
       message: `cannot join ${layers.length} layers: this kernel takes one page of options`,

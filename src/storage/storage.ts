@@ -18,6 +18,8 @@ export interface RootParts {
   layers: readonly string[];
   /** The container's own directory: what prepare() makes is in it. */
   container: string;
+  /** What is written is discarded when the mount is gone, and need not reach the disk before. */
+  transient?: true;
 }
 
 /** A way to make one root of layers and a place for what the container writes. */
@@ -63,8 +65,8 @@ function makeUpper({ container }: RootParts): void {
 const overlay: Storage = {
   name: "overlay",
   prepare: makeUpper,
-  mount: ({ layers, container }, userns) =>
-    mountOverlay({ layers, container, ...(userns !== undefined && { userns }) }),
+  mount: ({ layers, container, transient }, userns) =>
+    mountOverlay({ layers, container, volatile: transient === true, ...(userns !== undefined && { userns }) }),
   discard: ({ container }) => discard(container, ["upper", "work"]),
 };
 

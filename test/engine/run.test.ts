@@ -239,6 +239,25 @@ describe("what the image says, and the command line over it", () => {
     ).toMatchObject({ argv });
   });
 
+  test("what --rm will remove does not have the whole disk written out at its end; what is kept does", () => {
+    const optionsOfRoot = (...words: string[]) => {
+      const mounts = machine.succeeds([
+        "run",
+        "--network",
+        "none",
+        ...words,
+        "caisson/quickstart",
+        "cat",
+        "/proc/mounts",
+      ]);
+      return mounts.split("\n").find((line) => line.includes(" / overlay "));
+    };
+    expect(optionsOfRoot("--rm")).toMatch(/[,=]volatile[, ]/);
+    expect(optionsOfRoot("--rm", "--userns", "auto")).toMatch(/[,=]volatile[, ]/);
+    expect(optionsOfRoot("--name", "kept")).not.toMatch(/[,=]volatile[, ]/);
+    machine.succeeds(["rm", "kept"]);
+  });
+
   test("statuses of a command, of an entrypoint with a command, and of an entrypoint replaced", () => {
     const run = (...words: string[]) => machine.caisson(["run", "--rm", "--network", "none", ...words]).status;
     expect([run("caisson/variants:cmd"), run("caisson/variants:both"), run("caisson/variants:both", "9")]).toEqual([
