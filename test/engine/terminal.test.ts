@@ -95,6 +95,24 @@ test("Ctrl-P Ctrl-Q leaves it running; attach comes back, at another size, and g
   machine.succeeds(["rm", "left"]);
 });
 
+test("attach has what is on the terminal drawn anew, also at the same size", () => {
+  const words = ["run", "--rm", "--network", "none", "--name", "drawn", "-it", IMAGE, "sh", "-c", LISTENER];
+  const left = machine.atTerminal(words, [
+    ["expect", "ready"],
+    ["send", "\x10\x11"],
+  ]);
+  expect(left.status).toBe(0);
+  const back = machine.atTerminal(
+    ["attach", "drawn"],
+    [
+      ["expect", "got-size"],
+      ["expect", "24 80"],
+      ["send", "\x1c"],
+    ],
+  );
+  expect(back.status).toBe(4);
+});
+
 test("the caller's terminal is as before afterwards, even when the container is killed", () => {
   const [first = "", ...rest] = machine.commandLine([
     ...RUN,

@@ -1,4 +1,4 @@
-import { attend, checkInput } from "./client.ts";
+import { attend, checkInput, redraw } from "./client.ts";
 import type { Define } from "./engine.ts";
 
 export const defineAttach: Define = (program, { engine, exit }) => {
@@ -12,6 +12,8 @@ export const defineAttach: Define = (program, { engine, exit }) => {
       const container = engine().containers.find(name);
       const { Tty: tty, OpenStdin: input } = container.config;
       checkInput(tty && input);
-      exit(attend(engine().attach(container, { output: true, input }), container));
+      const attachment = engine().attach(container, { output: true, input });
+      if (tty) redraw(attachment);
+      exit(attend(attachment, container));
     });
 };

@@ -99,9 +99,15 @@ function forward(attachment: Attachment, signals: number, tty: boolean): void {
   }
 }
 
-function fit(attachment: Attachment): void {
+/** @param more another size than ours, which makes a program draw anew when it becomes ours */
+function fit(attachment: Attachment, more = 0): void {
   const size = terminalSize(0) ?? terminalSize(1);
-  if (size !== undefined) attachment.resize(size.rows, size.columns);
+  if (size !== undefined) attachment.resize(size.rows + more, size.columns + more);
+}
+
+/** Whoever comes later has not seen what is on the container's terminal. To be followed by attend. */
+export function redraw(attachment: Attachment): void {
+  fit(attachment, 1);
 }
 
 /**
