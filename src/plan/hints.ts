@@ -66,6 +66,8 @@ const HINTS: Partial<Record<StepName, Record<string, Hint>>> = {
       makesNew(plan, "user")
         ? "the destination is closed to the root of the container's user namespace, or is missing where that may make nothing: make it, or give the root's owner"
         : "the destination leads into proc, where nothing may be mounted: an image must not redirect mounts there",
+    ENOTDIR:
+      "a directory is mounted on a directory and a file on a file: look what is at both ends, and on the way there",
   },
   matchDirectory: {
     EINVAL:

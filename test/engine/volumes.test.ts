@@ -291,5 +291,11 @@ describe("what -v binds", () => {
     expectFailure(tmpfs("--tmpfs", "/x/", "-v", "a:/x"), /volume a:\/x: its destination is used twice/);
     expectFailure(tmpfs("--tmpfs", "/."), /cannot use a tmpfs on \//);
     refused(/no volume's name/, "-a:/x");
+    const file = join(machine.directory, "data.tar");
+    refused(
+      /cannot carry out: mounts it on \/tmp\n[\s\S]*hint +a directory is mounted on a directory and a file/,
+      `${file}:/tmp`,
+    );
+    refused(/hint +a directory is mounted on a directory and a file/, `${machine.directory}:/bin/probe`);
   });
 });
