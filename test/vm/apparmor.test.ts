@@ -45,16 +45,16 @@ describe.each(["caisson", "runc", "crun"])("under %s", (name) => {
   test("what the profile denies is refused, and what it allows is not", () => {
     expect(results(seenIn(run(makeBundle(caged), how)).actions)).toEqual([`${CAGE} (enforce)\n`, "EACCES", 4]);
   });
+});
 
-  test("so it is in a user namespace", () => {
-    const bundle = makeBundle((spec) => {
-      caged(spec);
-      const ids = [{ containerID: 0, hostID: 0, size: 1000 }];
-      Object.assign(spec.linux, { uidMappings: ids, gidMappings: ids });
-      spec.linux.namespaces?.push({ type: "user" });
-    });
-    expect(results(seenIn(run(bundle, how)).actions)).toEqual([`${CAGE} (enforce)\n`, "EACCES", 4]);
+test("so it is in a user namespace", () => {
+  const bundle = makeBundle((spec) => {
+    caged(spec);
+    const ids = [{ containerID: 0, hostID: 0, size: 1000 }];
+    Object.assign(spec.linux, { uidMappings: ids, gidMappings: ids });
+    spec.linux.namespaces?.push({ type: "user" });
   });
+  expect(results(seenIn(run(bundle)).actions)).toEqual([`${CAGE} (enforce)\n`, "EACCES", 4]);
 });
 
 test("without a profile nothing is denied", () => {

@@ -18,11 +18,12 @@ afterAll(() => containerd?.close());
 /** Counts in a variable of its shell's, and writes down each number. */
 const COUNT = "n=0; while :; do n=$((n + 1)); echo $n >>/counted; usleep 50000; done";
 
-function counting(): string {
+function counting(): { id: string; pid: number } {
   const id = containerd.fresh();
   containerd.succeeds(containerd.run(id, ["--detach"], "sh", "-c", COUNT));
-  until("it counts", () => counted(id).length > 3);
-  return id;
+  const pid = pidOf(id);
+  until("it counts", () => counted(pid).length > 3);
+  return { id, pid };
 }
 
 const pidOf = (id: string) => containerd.task(id)?.pid ?? 0;
@@ -30,26 +31,25 @@ const pidOf = (id: string) => containerd.task(id)?.pid ?? 0;
 const ofProcess = (pid: number, name: string) => containerd.host.path(`/proc/${pid}/${name}`);
 
 /** All numbers, as they are in the root of a container's first process. */
-function counted(id: string): number[] {
-  const file = ofProcess(pidOf(id), "root/counted");
+function counted(pid: number): number[] {
+  const file = ofProcess(pid, "root/counted");
   return existsSync(file) ? readFileSync(file, "utf8").trim().split("\n").map(Number) : [];
 }
 
 /** That it has counted on since, and left nothing out, nor begun anew. */
-function expectGoesOn(id: string, since: number): void {
-  until("it counts on", () => counted(id).length > since + 3);
-  const numbers = counted(id);
+function expectGoesOn(pid: number, since: number): void {
+  until("it counts on", () => counted(pid).length > since + 3);
+  const numbers = counted(pid);
   expect(numbers).toEqual(numbers.map((_, at) => at + 1));
 }
 
 test("a task is written down while it runs on, and ends with a checkpoint that asks for it", () => {
-  const id = counting();
-  const pid = pidOf(id);
+  const { id, pid } = counting();
   const [first, last] = [containerd.file("first"), containerd.file("last")];
   containerd.succeeds(["task", "checkpoint", "--image-path", first, id]);
   expect(existsSync(join(first, "inventory.img"))).toBe(true);
   expect(containerd.task(id)).toEqual({ pid, status: "RUNNING" });
-  expectGoesOn(id, counted(id).length);
+  expectGoesOn(pid, counted(pid).length);
   containerd.succeeds(["task", "checkpoint", "--exit", "--image-path", last, id]);
   expect(existsSync(join(last, "inventory.img"))).toBe(true);
   until("its process has ended", () => !existsSync(ofProcess(pid, "stat")));
@@ -58,10 +58,10 @@ test("a task is written down while it runs on, and ends with a checkpoint that a
 });
 
 test("a container that was removed is restored, and goes on where it was", () => {
-  const id = counting();
-  const command = readFileSync(ofProcess(pidOf(id), "cmdline"), "utf8");
+  const { id, pid: before } = counting();
+  const command = readFileSync(ofProcess(before, "cmdline"), "utf8");
   containerd.succeeds(["container", "checkpoint", "--rw", "--image", "--task", id, "moment"]);
-  const since = counted(id).length;
+  const since = counted(before).length;
   containerd.removeAll();
   const other = containerd.fresh();
   containerd.succeeds(["container", "restore", "--rw", "--live", other, "moment"]);
@@ -71,8 +71,8 @@ test("a container that was removed is restored, and goes on where it was", () =>
   // its definition is the first one's, and so is its cgroup
   expect(readFileSync(ofProcess(pid, "cgroup"), "utf8")).toBe(`0::${containerd.host.cgroupParent}/${id}\n`);
   // what it wrote behind the checkpoint's back is not in its layer
-  expect(counted(other).length).toBeGreaterThan(3);
-  expectGoesOn(other, Math.min(counted(other).length, since));
+  expect(counted(pid).length).toBeGreaterThan(3);
+  expectGoesOn(pid, Math.min(counted(pid).length, since));
   // it is ours: the shim restored it by our runtime
   const runtime = containerd.host.runtimeCalled("caisson-runtime");
   const { stdout } = containerd.host.run([runtime, "--root", "/run/containerd/runc/default", "list", "--quiet"]);
