@@ -199,7 +199,10 @@ test("a limit of a slice holds for all the scopes in it", () => {
       spec.linux.resources = { pids: { limit: 40 } };
       spec.process.args = ["/bin/probe", "--fork", "100"];
     });
-    expect(results(seenIn(run(second, DRIVER)).actions)).toEqual([{ forks: 8, stoppedBy: "EAGAIN" }]);
+    const [{ forks, stoppedBy }] = results(seenIn(run(second, DRIVER)).actions).map(Object);
+    expect(stoppedBy).toBe("EAGAIN");
+    // each container has a process there; init, which systemd put into the second's scope, counts until it is reaped
+    expect([7, 8]).toContain(forks);
     expect(alive(first.pid)).toBe(true);
   } finally {
     systemctl("set-property", "--runtime", SLICE, "TasksMax=infinity");
