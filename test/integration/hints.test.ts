@@ -243,6 +243,17 @@ const PROVOKED: { [failure: string]: [provoke: () => string, hint: RegExp][] } =
       /the destination is closed to the root of the container's user namespace, or is missing/,
     ],
   ],
+  "attachMount ENOTDIR": [
+    [
+      () =>
+        fails(
+          ({ mounts }) => void mounts.push(bind("/usr")),
+          {},
+          ({ rootfs }) => writeFileSync(join(rootfs, "srv"), ""),
+        ),
+      /a directory is mounted on a directory and a file on a file/,
+    ],
+  ],
   "matchDirectory EINVAL": [
     [
       () =>
