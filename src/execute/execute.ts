@@ -81,7 +81,12 @@ export function* executeStepwise(
         turn = undefined;
         if (step.name === "clone" || step.name === "cloneInto") cloned = true;
         if (isTurn(step)) {
-          if (!halts) ahead = goAhead(index + 1);
+          try {
+            if (!halts) ahead = goAhead(index + 1);
+          } catch (error) {
+            hear(index); // where init has failed meanwhile, its namespaces are gone: that is the reason
+            throw error;
+          }
           takeListener(step, hear(index), context);
           turn = index;
         }

@@ -180,6 +180,15 @@ test("a port that another program has is said, and nothing is left", async () =>
   expect(machine.containers()).toEqual([]);
 });
 
+test("where init fails while the network is made, its failure is told, and not that its namespaces are gone", () => {
+  const delay = ["-e", "trace=flock", "-e", "inject=flock:delay_enter=300000"];
+  const outcome = machine.caisson(["run", "--rm", "-p", "8080:80", "-v", "/etc/hostname:/tmp", IMAGE, "true"], {
+    through: ["strace", "-f", "-qq", "-o", "/dev/null", ...delay],
+  });
+  expectFailure(outcome, /mounts it on \/tmp\n +kernel +ENOTDIR \(step \d+, attachMount\)/);
+  expect(machine.containers()).toEqual([]);
+});
+
 test("without a host port a free one is taken, and ps and inspect say which", () => {
   listener("any", "-p", "80");
   const port = Number(/0\.0\.0\.0:(\d+)->80\/tcp/.exec(machine.succeeds(["ps"]))?.[1]);
