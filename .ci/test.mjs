@@ -1,7 +1,8 @@
 // npm test: sets up, checks, and runs the suites; the total is printed, and kept in dist/test/total for .ci/run.
-// On Node, which takes ten times as long to start as the executable, the integration tests are those of the specification's
-// sections and of the engine's run; with --node, all. With --clients it installs podman, containerd, docker and buildah as
-// well, and has them drive the runtime. With --guests it starts emulated machines with pure cgroup v2, too.
+// On Node, which takes ten times as long to start as the executable, the integration tests are those of the process, the
+// namespaces, the mounts, the root and the engine's run; with --node, all. With --clients it installs podman, containerd,
+// docker and buildah as well, and has them drive the runtime. With --guests it starts emulated machines with pure cgroup
+// v2, too.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -15,10 +16,8 @@ const results = join(root, "dist/test");
 
 /** What drives the program as a whole: the runtime, and the engine. */
 const INTEGRATION = ["test/integration/", "test/engine/"];
-const SECTIONS = [
-  ...["process", "namespaces", "mounts", "rootfs", "resources", "trace"].map(
-    (name) => `test/integration/${name}.test.ts`,
-  ),
+const ON_BOTH = [
+  ...["process", "namespaces", "mounts", "rootfs"].map((name) => `test/integration/${name}.test.ts`),
   "test/engine/run.test.ts",
 ];
 const CLIENTS = ["test/clients/"];
@@ -28,7 +27,7 @@ const SUITES = {
   unit: { args: [...INTEGRATION, ...CLIENTS, "test/native/"].map((directory) => `--exclude=${directory}**`) },
   "integration (executable)": { args: INTEGRATION, env: { CAISSON_BIN: undefined } },
   "integration (Node)": {
-    args: process.argv.includes("--node") ? INTEGRATION : SECTIONS,
+    args: process.argv.includes("--node") ? INTEGRATION : ON_BOTH,
     env: { CAISSON_BIN: "node" },
   },
   native: { args: ["test/native/"] },
