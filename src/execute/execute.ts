@@ -103,7 +103,7 @@ export function* executeStepwise(
     // killed at once, it would not have reported the end of the call by which it said so
     const unkilled = tryAll([() => init?.kill(ending ? GRACE_MS : 0, deadline)]);
     // what was refused because it is in use is another container's: taking it back would end that one
-    const foreign = error instanceof ContainerError && TAKEN[error.step ?? ""] === error.code;
+    const foreign = error instanceof ContainerError && TAKEN.has(`${error.step} ${error.code}`);
     const left = undo(plan.slice(0, foreign ? reached : reached + 1), context, deadline);
     init?.close();
     throw withLeft(diagnosed(error, context.slots.get("root"), plan), [...unkilled, ...left]);
@@ -175,8 +175,8 @@ export function* executeStepwise(
   }
 }
 
-/** With which code a step refuses what is there already, and in use. */
-const TAKEN: { [step: string]: string } = { makeCgroup: "EBUSY", startUnit: UNIT_EXISTS };
+/** Which step refuses by which code what is there already, and in use. */
+const TAKEN: ReadonlySet<string> = new Set(["makeCgroup EBUSY", `startUnit ${UNIT_EXISTS}`]);
 
 const NEEDS_NAMESPACES_ONLY: ReadonlySet<string> = new Set(["makeEndpoint", "publishPorts"]);
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { ContainerError, withLeft } from "../../src/error.ts";
-import { undo } from "../../src/execute/execute.ts";
+import { execute, undo } from "../../src/execute/execute.ts";
 import type { HostContext } from "../../src/execute/host.ts";
 import type { Plan } from "../../src/plan/step.ts";
 
@@ -32,6 +32,20 @@ test("all is taken back in reverse, also after what failed, and every failure is
   const failures = undo(["a", "b", "c", "d"].map(device), context);
   expect(done).toEqual(["d", "c", "b", "a"]);
   expect(failures.map(String)).toEqual(["ContainerError: cannot bring back d", "ContainerError: cannot bring back b"]);
+});
+
+test("a step that fails for a reason without a code is taken back as well", () => {
+  const done: string[] = [];
+  const context: HostContext = {
+    ...contextOf({ a: () => done.push("a"), b: () => done.push("b") }),
+    process: { pid: process.pid, pidfd: -1 },
+    moveDevice: (device) => {
+      if (device === "b") throw new ContainerError({ message: "half of it is done" });
+      return () => done.push(device);
+    },
+  };
+  expect(() => execute(["a", "b"].map(device), { trace: -1, context, preserved: [] })).toThrow("half of it is done");
+  expect(done).toEqual(["b", "a"]);
 });
 
 test("the first error stays the first, with all it knows, and what is left beside it", () => {
