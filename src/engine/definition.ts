@@ -46,7 +46,9 @@ export function definitionOf(container: ContainerJson, circumstances: Circumstan
     spec: specOf(container, circumstances),
     bundle: directory,
     root: {
-      ...{ layers: root.layers, container: directory, driver: root.driver },
+      layers: root.layers,
+      container: directory,
+      driver: root.driver,
       ...(hostConfig.AutoRemove ? { transient: true as const } : {}),
     },
     files: networkFiles(container, circumstances),

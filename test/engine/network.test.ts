@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { fixtures } from "../../rootfs-fixtures/build.mjs";
@@ -257,6 +257,15 @@ test("the last of several containers takes bridge, rules and forwarding with it"
   expect(ask(outside, HOST, 8082)).toMatch(/^probe c /);
   machine.succeeds(["rm", "-f", "c"]);
   expect(host.run(["cat", "/proc/sys/net/ipv4/ip_forward"])).toBe("0\n");
+});
+
+test("a record of the network that a loss of power has left empty is none", () => {
+  listener("before", "-p", "8080:80");
+  machine.succeeds(["rm", "-f", "before"]);
+  writeFileSync(join(machine.data, "networks/bridge.json"), "");
+  listener("after", "-p", "8080:80");
+  expect(ask(outside, HOST, 8080)).toMatch(/^probe after /);
+  machine.succeeds(["rm", "-f", "after"]);
 });
 
 test("forwarding that was on stays on", () => {

@@ -82,7 +82,7 @@ export async function runEngine(words: readonly string[]): Promise<number> {
     const alone = wanted !== undefined && wanted !== "__complete" && Object.hasOwn(COMMANDS, wanted);
     const loaders = alone ? [COMMANDS[wanted]] : Object.values(COMMANDS);
     for (const load of loaders) (await load?.())?.(program, context);
-    for (const command of program.commands) acceptValues(command);
+    if (words.some((word) => /^--[^=]+=(true|false)$/.test(word))) program.commands.forEach(acceptValues);
     await program.parseAsync(words, { from: "user" });
     return status;
   } catch (error) {
